@@ -1,0 +1,39 @@
+"""What crosses a wire or a disk: the client's message, the work message, the events and the stored job.
+
+This package imports nothing else of the project. Every format carries its version (``v``) from the first day.
+"""
+
+from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Refused, Rerun, Started
+from schemas.job import (
+    MAX_ID_LENGTH,
+    PRIORITIES,
+    ErrorInfo,
+    JobRequest,
+    JobState,
+    Outcome,
+    Priority,
+    RetrySpec,
+    Trace,
+)
+from schemas.work import WorkMessage
+
+__all__ = [
+    "MAX_ID_LENGTH",
+    "PRIORITIES",
+    "Accepted",
+    "Ended",
+    "ErrorInfo",
+    "Event",
+    "EventBatch",
+    "JobRequest",
+    "JobState",
+    "Moved",
+    "Outcome",
+    "Priority",
+    "Refused",
+    "Rerun",
+    "RetrySpec",
+    "Started",
+    "Trace",
+    "WorkMessage",
+]

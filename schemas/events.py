@@ -1,0 +1,154 @@
+"""Events: what happened to a job, published in batches to ``history.v1`` and merged by the recorder.
+
+Each event alone says which job it is about and where it stood (``run``, ``seq``), so that any order of arrival,
+and any number of copies, gives the same document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.job import ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace
+from schemas.work import WorkMessage
+
+#: A batch message is closed at this many events or bytes, whichever comes first.
+MAX_BATCH_EVENTS = 500
+MAX_BATCH_BYTES = 1_048_576
+
+
+class JobEvent(Model):
+    """What every event says of its job."""
+
+    app: str
+    id: str
+    run: int = 1
+    seq: int = 1
+    type: str
+    lane: str
+    priority: str
+    accepted_at: Millis
+
+
+class Accepted(JobEvent):
+    """Intake took the job in; the only event that carries its content."""
+
+    kind: Literal["accepted"] = "accepted"
+    key_id: str
+    payload: dict[str, Any]
+    tags: tuple[str, ...] = ()
+    timeout: float | None = None
+    retry: RetrySpec | None = None
+    trace: Trace | None = None
+
+
+class Started(JobEvent):
+    """A worker began an execution."""
+
+    kind: Literal["started"] = "started"
+    n: int
+    execution: str
+    started_at: Millis
+    worker: str
+
+
+class Ended(JobEvent):
+    """An execution ended. ``state`` is where the job went; ``due_at`` when it comes back, if it does."""
+
+    kind: Literal["ended"] = "ended"
+    n: int
+    execution: str
+    started_at: Millis
+    finished_at: Millis
+    worker: str
+    outcome: Outcome
+    state: JobState
+    due_at: Millis | None = None
+    error: ErrorInfo | None = None
+    result: Any = None
+
+
+class Moved(JobEvent):
+    """The job changed state without an execution: put off for want of a handler, or ended."""
+
+    kind: Literal["moved"] = "moved"
+    at: Millis
+    state: JobState
+    due_at: Millis | None = None
+    error: ErrorInfo | None = None
+
+
+class Rerun(JobEvent):
+    """Somebody started a new run by hand (``jobs retry``, ``dead replay``)."""
+
+    kind: Literal["rerun"] = "rerun"
+    at: Millis
+    by: Literal["retry", "replay"]
+
+
+class Refused(Model):
+    """Intake refused a message whose key was valid. It stands as a document of its own under ``id``."""
+
+    kind: Literal["refused"] = "refused"
+    app: str
+    id: str
+    key_id: str
+    type: str
+    at: Millis
+    code: str
+    message: str
+
+
+Event = Annotated[Accepted | Started | Ended | Moved | Rerun | Refused, Field(discriminator="kind")]
+
+
+class EventBatch(Model):
+    """The body of one message in ``history.v1``."""
+
+    v: Literal[1] = 1
+    events: tuple[Event, ...]
+
+    @classmethod
+    def decode(cls, body: bytes) -> EventBatch:
+        """Read a body back.
+
+        Raises:
+            pydantic.ValidationError: the body is not a batch of this version.
+        """
+        return cls.model_validate_json(body)
+
+
+def encode_batches(events: Iterable[Event]) -> Iterator[bytes]:
+    """Pack events into as few batch bodies as their number and size allow, in their order."""
+    parts: list[bytes] = []
+    size = 0
+    for event in events:
+        part = event.model_dump_json(exclude_defaults=True).encode()
+        part = b'{"kind":"' + event.kind.encode() + b'",' + part[1:]
+        if parts and (len(parts) >= MAX_BATCH_EVENTS or size + len(part) > MAX_BATCH_BYTES):
+            yield _join(parts)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield _join(parts)
+
+
+def _join(parts: list[bytes]) -> bytes:
+    return b'{"v":1,"events":[' + b",".join(parts) + b"]}"
+
+
+def about(work: WorkMessage) -> dict[str, Any]:
+    """The fields that every event about this work message shares."""
+    return {
+        "app": work.app,
+        "id": work.id,
+        "run": work.run,
+        "seq": work.seq,
+        "type": work.type,
+        "lane": work.lane,
+        "priority": work.priority,
+        "accepted_at": work.accepted_at,
+    }

@@ -1,0 +1,106 @@
+"""The client's message (contract v1) and the words that every other format shares."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Milliseconds since the Unix epoch, UTC. BSON dates have the same resolution, so nothing is lost on the way.
+Millis = int
+
+MAX_ID_LENGTH = 128
+
+Priority = Literal["critical", "high", "normal", "low", "background"]
+
+#: From the first to be started to the last.
+PRIORITIES: tuple[Priority, ...] = ("critical", "high", "normal", "low", "background")
+
+
+class JobState(StrEnum):
+    """Every state of a job. Who moves a job out of each stands in ``dispatcher.core.lifecycle``."""
+
+    SCHEDULED = "scheduled"
+    WAITING = "waiting"
+    BUFFERED = "buffered"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"
+
+
+class Outcome(StrEnum):
+    """How one execution ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SNOOZED = "snoozed"
+    CRASHED = "crashed"
+
+
+class Model(BaseModel):
+    """Base of every format of ours: unknown fields are refused, so a newer format is noticed, not guessed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,199}$")]
+ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=100, strict=False)]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class RetrySpec(Model):
+    """The retry fields that somebody set; a field left out falls to the next source (handler, then default).
+
+    ``base`` and ``max_delay`` are seconds; ``jitter`` is the fraction of a delay that chance may take away;
+    ``on`` and ``never`` are exception class names, matched along the class's bases.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    base: Annotated[float, Field(ge=0.125, le=86_400)] | None = None
+    factor: Annotated[float, Field(ge=1, le=10)] | None = None
+    max_delay: Annotated[float, Field(ge=0.125, le=86_400)] | None = None
+    jitter: Annotated[float, Field(ge=0, le=1)] | None = None
+    on: ClassNames | None = None
+    never: ClassNames | None = None
+
+
+class JobRequest(BaseModel):
+    """The body of a published job. Fields that are not built yet are refused before this model is asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: str | None = None
+    payload: dict[str, Any] | None = None
+    id: Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}$")] | None = None
+    priority: Priority = "normal"
+    timeout: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
+    retry: RetrySpec | None = None
+    lane: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=10, strict=False)] = ()
+
+
+class Trace(Model):
+    """W3C trace context of the client, validated at intake and carried through to the handler."""
+
+    traceparent: str
+    tracestate: str | None = None
+
+
+class ErrorInfo(Model):
+    """Why an attempt failed: exception class name, its message and its traceback, all trimmed."""
+
+    type: str
+    message: str = ""
+    traceback: str | None = None

@@ -1,0 +1,57 @@
+"""The work message: what intake hands to a worker, and a worker to the delay ladder and to ``parked``.
+
+A job's own state travels here, in the body, and never in broker headers such as ``x-death``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from schemas.job import ErrorInfo, Millis, Model, Priority, RetrySpec, Trace
+
+
+class WorkMessage(Model):
+    """One step of one job.
+
+    ``run`` counts from 1 and grows with each manual retry or replay. ``n`` is the attempt within the run, from 1.
+    ``seq`` counts the steps of the run, from 1: it grows with every retry, snooze and deferral, so that two
+    messages of one job can always be told in order. ``accepted_at`` and ``due_at`` are milliseconds since the
+    epoch; ``due_at`` is the time before which this step must not start.
+    """
+
+    v: Literal[1] = 1
+    app: str
+    id: str
+    run: int = 1
+    n: int = 1
+    seq: int = 1
+    type: str
+    lane: str
+    priority: Priority
+    accepted_at: Millis
+    payload: dict[str, Any]
+    tags: tuple[str, ...] = ()
+    timeout: float | None = None
+    retry: RetrySpec | None = None
+    due_at: Millis | None = None
+    unhandled_since: Millis | None = None
+    trace: Trace | None = None
+    error: ErrorInfo | None = None
+
+    def encode(self) -> bytes:
+        """The message's body: UTF-8 JSON, with fields at their default left out."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> WorkMessage:
+        """Read a body back.
+
+        Raises:
+            pydantic.ValidationError: the body is not a work message of this version.
+        """
+        return cls.model_validate_json(body)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The job's identity: one app, one id, one job."""
+        return self.app, self.id
