@@ -1,0 +1,244 @@
+"""Intake's decision on one message: authenticate, authorise, validate, route.
+
+Order (contract): the key's codes, ``bad_type``, ``forbidden``, ``too_large``, the body's codes, the fields' codes,
+``unknown_lane``, and ``forbidden`` again for lane and priority, which stand in the body.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from dispatcher.core import keys
+from dispatcher.core.ids import uuid7
+from dispatcher.core.parsing import parse_body, unstorable
+from dispatcher.core.refusals import Code, Refusal
+from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage
+
+MAX_TYPE_LENGTH = 100
+DEFAULT_LANE = "default"
+
+#: Fields of the contract that this version does not build: refused, never ignored.
+NOT_BUILT = frozenset(
+    {"delay", "run_at", "expires", "deadline", "group", "unique", "depends_on", "callback", "template"}
+)
+_BUILT = tuple(JobRequest.model_fields)
+KNOWN_FIELDS = (*_BUILT, *sorted(NOT_BUILT))
+_CONFLICTS = (("delay", "run_at"),)
+
+_TYPE = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What arrived: the routing key, the body, and the headers that intake looks at (any AMQP value)."""
+
+    routing_key: str
+    body: bytes
+    api_key: object = None
+    traceparent: object = None
+    tracestate: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about admission."""
+
+    lanes: frozenset[str]
+    lane_of_type: Mapping[str, str]
+    max_body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An accepted job: what goes to the worker and what goes to history."""
+
+    work: WorkMessage
+    event: Accepted
+
+
+def identify(api_key: object) -> str:
+    """The key's id, before anything is looked up.
+
+    Raises:
+        Refusal: ``missing_key`` or ``malformed_key``.
+    """
+    if api_key is None:
+        raise Refusal(Code.MISSING_KEY, "the message has no x-api-key header")
+    key_id = keys.parse(api_key)
+    if key_id is None:
+        raise Refusal(Code.MALFORMED_KEY, "the x-api-key header does not hold a whole API key (form or checksum)")
+    return key_id
+
+
+def authenticate(api_key: object, record: keys.KeyRecord | None, now: int) -> keys.KeyRecord:
+    """The record of a key that may be used now.
+
+    Raises:
+        Refusal: ``unknown_key``, ``revoked_key`` or ``expired_key``.
+    """
+    text = bytes(api_key).decode("latin-1") if isinstance(api_key, (bytes, bytearray)) else str(api_key)
+    if record is None or not keys.matches(record, text):
+        raise Refusal(Code.UNKNOWN_KEY, "no such API key; see: dispatcher keys list")
+    state = record.state(now)
+    if state == "revoked":
+        raise Refusal(Code.REVOKED_KEY, "this API key was revoked")
+    if state == "expired":
+        raise Refusal(Code.EXPIRED_KEY, "this API key has expired")
+    return record
+
+
+def is_type(text: str) -> bool:
+    """Whether this is a job type: dot-separated words of ``[a-z0-9_-]``, at most 100 characters."""
+    return len(text) <= MAX_TYPE_LENGTH and _TYPE.fullmatch(text) is not None
+
+
+def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_bits: int) -> Admitted:
+    """Decide on a message whose key was authenticated.
+
+    Args:
+        sub: the message.
+        key: the record of its key.
+        rules: what the configuration allows.
+        now: milliseconds since the epoch; becomes ``accepted_at``.
+        random_bits: for an id, where the client chose none.
+
+    Raises:
+        Refusal: with the first code that applies.
+    """
+    job_type = sub.routing_key
+    if not is_type(job_type):
+        raise Refusal(
+            Code.BAD_TYPE, "the routing key must be a job type: dot-separated words of [a-z0-9_-], 1 to 100 characters"
+        )
+    if not key.allows_type(job_type):
+        raise Refusal(Code.FORBIDDEN, "this API key may not publish jobs of this type")
+    _check_size(len(sub.body), key, rules)
+    body = parse_body(sub.body)
+    _check_fields(body, job_type)
+    request = _validate(body)
+    _check_values(request, sub.body, body)
+    lane = request.lane or rules.lane_of_type.get(job_type, DEFAULT_LANE)
+    if lane not in rules.lanes:
+        raise Refusal(Code.UNKNOWN_LANE, f"no such lane; there are: {', '.join(sorted(rules.lanes))}")
+    if not key.allows_lane(lane):
+        raise Refusal(Code.FORBIDDEN, "this API key may not publish to this lane")
+    if not key.allows_priority(request.priority):
+        raise Refusal(Code.FORBIDDEN, f"this API key may not publish above priority {key.max_priority}")
+    return _admitted(sub, request, key, lane, now, random_bits)
+
+
+def _check_size(size: int, key: keys.KeyRecord, rules: Rules) -> None:
+    limit = rules.max_body_bytes if key.max_bytes is None else min(key.max_bytes, rules.max_body_bytes)
+    if size > limit:
+        raise Refusal(Code.TOO_LARGE, f"the body has {size} bytes, at most {limit} are allowed")
+
+
+def _nearest(unknown: str, known: tuple[str, ...]) -> str:
+    return difflib.get_close_matches(unknown[:100], known, n=1, cutoff=0.0)[0]
+
+
+def _check_fields(body: dict[str, Any], job_type: str) -> None:
+    unknown = [name for name in body if name not in KNOWN_FIELDS]
+    if unknown:
+        raise Refusal(
+            Code.UNKNOWN_FIELD, f'the body has an unknown field; its nearest known one is "{_nearest(unknown[0], KNOWN_FIELDS)}"'
+        )
+    retry = body.get("retry")
+    if isinstance(retry, dict):
+        known = tuple(RetrySpec.model_fields)
+        strange = [name for name in retry if name not in known]
+        if strange:
+            raise Refusal(
+                Code.UNKNOWN_FIELD, f'retry has an unknown field; its nearest known one is "{_nearest(strange[0], known)}"'
+            )
+    early = [name for name in body if name in NOT_BUILT]
+    if early:
+        raise Refusal(Code.UNSUPPORTED, f'the field "{early[0]}" is not built yet in this version')
+    if "type" in body and isinstance(body["type"], str) and body["type"] != job_type:
+        raise Refusal(Code.TYPE_MISMATCH, "the field type differs from the routing key")
+    for pair in _CONFLICTS:
+        if all(name in body for name in pair):
+            raise Refusal(Code.CONFLICTING_FIELDS, f"give {' or '.join(pair)}, not both")
+
+
+def _validate(body: dict[str, Any]) -> JobRequest:
+    nulls = [name for name, value in body.items() if value is None]
+    if nulls:
+        raise Refusal(Code.INVALID_FIELD, f"{nulls[0]}: null is not a value; leave the field out")
+    try:
+        return JobRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:2] if part in KNOWN_FIELDS or part in RetrySpec.model_fields)
+        raise Refusal(Code.INVALID_FIELD, f"{where}: {first['msg']}") from None
+
+
+def _check_values(request: JobRequest, raw: bytes, body: dict[str, Any]) -> None:
+    reason = unstorable(body)
+    if reason:
+        raise Refusal(Code.INVALID_FIELD, f"the body {reason}")
+    if keys.holds_key(raw):
+        raise Refusal(
+            Code.INVALID_FIELD, "the body holds an API key; a key belongs in the x-api-key header alone. Revoke it"
+        )
+
+
+def _admitted(
+    sub: Submission, request: JobRequest, key: keys.KeyRecord, lane: str, now: int, random_bits: int
+) -> Admitted:
+    job_id = request.id or uuid7(now, random_bits)
+    payload = request.payload or {}
+    trace = read_trace(sub.traceparent, sub.tracestate)
+    work = WorkMessage(
+        app=key.app,
+        id=job_id,
+        type=sub.routing_key,
+        lane=lane,
+        priority=request.priority,
+        accepted_at=now,
+        payload=payload,
+        tags=request.tags,
+        timeout=request.timeout,
+        retry=request.retry,
+        trace=trace,
+    )
+    event = Accepted(
+        app=key.app,
+        id=job_id,
+        type=sub.routing_key,
+        lane=lane,
+        priority=request.priority,
+        accepted_at=now,
+        key_id=key.id,
+        payload=payload,
+        tags=request.tags,
+        timeout=request.timeout,
+        retry=request.retry,
+        trace=trace,
+    )
+    return Admitted(work, event)
+
+
+def read_trace(traceparent: object, tracestate: object) -> Trace | None:
+    """The W3C trace context, where it is well formed; a wrong one is left out, as the standard asks."""
+    parent = _text(traceparent)
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return None
+    state = _text(tracestate)
+    if state is not None and (not _TRACESTATE.fullmatch(state) or "jd_" in state):
+        state = None
+    return Trace(traceparent=parent, tracestate=state)
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("latin-1")
+    return value if isinstance(value, str) else None

@@ -1,0 +1,206 @@
+"""Merging events into a job's document: idempotent, and right in any order of arrival.
+
+A document is a plain dict with the fields of ``jobs`` in MongoDB, its times as milliseconds (the MongoDB edge turns
+them into dates). `merge` never changes its argument; what it returns equals it when the events say nothing new,
+so a redelivered batch writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dispatcher.core.lifecycle import FINAL, supersedes
+from schemas import Accepted, Ended, Event, JobState, Moved, Refused, Rerun, Started
+
+Document = dict[str, Any]
+
+FORMAT_VERSION = 1
+
+
+def document_id(app: str, job_id: str) -> str:
+    """``_id`` of a job's document: one app, one id, one job."""
+    return f"{app}:{job_id}"
+
+
+def merge(document: Document | None, events: Iterable[Event]) -> Document:
+    """The document after these events about one job.
+
+    Args:
+        document: what is stored now, or None.
+        events: at least one, all of the document's job.
+    """
+    doc: Document = dict(document) if document else {}
+    for event in events:
+        _MERGERS[type(event)](doc, event)
+    _derive(doc)
+    return doc
+
+
+def _identify(doc: Document, event: Any) -> None:
+    """Set what every event knows, the first time; the first stands."""
+    if "_id" in doc:
+        return
+    doc.update(
+        _id=document_id(event.app, event.id),
+        v=FORMAT_VERSION,
+        rev=0,
+        app=event.app,
+        id=event.id,
+        run=event.run,
+        seq=0,
+        type=event.type,
+        lane=event.lane,
+        priority=event.priority,
+        state=None,
+        accepted_at=event.accepted_at,
+        finished_at=None,
+        attempts=[],
+    )
+
+
+def _accepted(doc: Document, event: Accepted) -> None:
+    _identify(doc, event)
+    if "key_id" not in doc:
+        doc.update(key_id=event.key_id, payload=event.payload, tags=list(event.tags))
+        if event.timeout is not None:
+            doc["timeout"] = event.timeout
+        if event.retry is not None:
+            doc["retry"] = event.retry.model_dump(exclude_none=True)
+        if event.trace is not None:
+            doc["trace"] = event.trace.model_dump(exclude_none=True)
+    _move(doc, JobState.QUEUED, event.run, event.seq)
+
+
+def _started(doc: Document, event: Started) -> None:
+    _identify(doc, event)
+    _join(doc, _attempt(event))
+    _move(doc, JobState.RUNNING, event.run, event.seq)
+
+
+def _ended(doc: Document, event: Ended) -> None:
+    _identify(doc, event)
+    entry = _attempt(event)
+    entry.update(finished_at=event.finished_at, outcome=str(event.outcome))
+    if event.error is not None:
+        entry["error"] = event.error.model_dump(exclude_none=True)
+    _join(doc, entry)
+    # a job that was put off waits for its next step
+    seq = event.seq if event.state in FINAL else event.seq + 1
+    if _move(doc, event.state, event.run, seq, event.due_at):
+        _settle(doc, event.finished_at, entry.get("error"))
+        if event.state is JobState.SUCCEEDED:
+            doc["result"] = event.result
+
+
+def _moved(doc: Document, event: Moved) -> None:
+    _identify(doc, event)
+    seq = event.seq if event.state in FINAL else event.seq + 1
+    if _move(doc, event.state, event.run, seq, event.due_at):
+        _settle(doc, event.at, event.error.model_dump(exclude_none=True) if event.error else None)
+
+
+def _rerun(doc: Document, event: Rerun) -> None:
+    _identify(doc, event)
+    _move(doc, JobState.QUEUED, event.run, event.seq)
+
+
+def _refused(doc: Document, event: Refused) -> None:
+    doc.update(
+        _id=document_id(event.app, event.id),
+        v=FORMAT_VERSION,
+        rev=0,
+        app=event.app,
+        id=event.id,
+        run=1,
+        seq=0,
+        type=event.type,
+        lane=None,
+        priority=None,
+        state=str(JobState.REJECTED),
+        key_id=event.key_id,
+        attempts=[],
+        accepted_at=event.at,
+        finished_at=event.at,
+        error={"type": event.code, "message": event.message},
+    )
+
+
+_MERGERS: dict[type, Any] = {
+    Accepted: _accepted,
+    Started: _started,
+    Ended: _ended,
+    Moved: _moved,
+    Rerun: _rerun,
+    Refused: _refused,
+}
+
+
+def _attempt(event: Started | Ended) -> Document:
+    return {
+        "run": event.run,
+        "n": event.n,
+        "execution": event.execution,
+        "started_at": event.started_at,
+        "finished_at": None,
+        "outcome": None,
+        "worker": event.worker,
+    }
+
+
+def _join(doc: Document, entry: Document) -> None:
+    """Put an execution into its place; an end completes a start, and a late start adds nothing to an end."""
+    others = []
+    for known in doc["attempts"]:
+        if known["execution"] != entry["execution"]:
+            others.append(known)
+        elif known["outcome"] is not None:
+            entry = known
+    others.append(entry)
+    if len(others) > 1:
+        others.sort(key=lambda a: (a["run"], a["n"], a["started_at"], a["execution"]))
+    doc["attempts"] = others
+
+
+def _move(doc: Document, state: JobState, run: int, seq: int, due_at: int | None = None) -> bool:
+    """Move the state if the reported one supersedes it; whether it did."""
+    old = JobState(doc["state"]) if doc["state"] is not None else None
+    if not supersedes(state, run, seq, old, doc["run"], doc["seq"]):
+        return False
+    if run != doc["run"]:
+        for name in ("result", "error"):
+            doc.pop(name, None)
+        doc["finished_at"] = None
+    doc.update(state=str(state), run=run, seq=seq)
+    doc.pop("due_at", None)
+    if due_at is not None:
+        doc["due_at"] = due_at
+    return True
+
+
+def _settle(doc: Document, at: int, error: Document | None) -> None:
+    """What the step that just moved the state says of the job: its error, and when it is final, the time."""
+    doc.pop("error", None)
+    if error is not None:
+        doc["error"] = error
+    if JobState(doc["state"]) in FINAL:
+        doc["finished_at"] = at
+
+
+def _derive(doc: Document) -> None:
+    """Figures that statistics group by: a pure function of the attempts.
+
+    ``retries`` counts attempts after the first of each run; ``wait_ms`` is acceptance to the first start;
+    ``run_ms`` is the length of the latest finished execution.
+    """
+    attempts = doc["attempts"]
+    if not attempts:
+        return
+    if retries := len({(a["run"], a["n"]) for a in attempts if a["n"] > 1}):
+        doc["retries"] = retries
+    first = min(a["started_at"] for a in attempts)
+    doc["wait_ms"] = max(first - doc["accepted_at"], 0)
+    for attempt in reversed(attempts):
+        if attempt["finished_at"] is not None:
+            doc["run_ms"] = max(attempt["finished_at"] - attempt["started_at"], 0)
+            break

@@ -1,0 +1,166 @@
+"""API keys: their form, their checksum, their scopes, and what may be said of them.
+
+A key is ``jd_<env>_<keyid>_<30 base62><6 base62 CRC32>``. The CRC32 (RFC 1952) of everything before it lets garbage
+be refused without a look-up; the id finds the record; only the SHA-256 of the whole key is stored, which is right
+for a secret of 178 random bits (a slow hash guards passwords that can be guessed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from schemas import PRIORITIES
+
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SECRET_LENGTH = 30
+CHECKSUM_LENGTH = 6
+KEY_ID_LENGTH = 12
+
+_KEY = re.compile(r"jd_[a-z0-9]{1,16}_([0-9A-Za-z]{1,32})_[0-9A-Za-z]{36}")
+_KEY_ANYWHERE = re.compile(rb"jd_[a-z0-9]{1,16}_[0-9A-Za-z]{1,32}_[0-9A-Za-z]{36}")
+_REDACTED = b"[redacted key]"
+
+APP_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
+TYPE_PATTERN = re.compile(r"(?:[a-z0-9_-]+|\*|#)(?:\.(?:[a-z0-9_-]+|\*|#))*")
+
+KeyState = Literal["active", "revoked", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is known of a key; never its secret.
+
+    ``types`` are patterns like those of an AMQP topic binding (``*`` one word, ``#`` any number of words); an empty
+    ``types`` or ``lanes`` means all. ``expires_at`` and ``created_at`` are milliseconds since the epoch.
+    """
+
+    id: str
+    app: str
+    hash: str
+    created_at: int
+    types: tuple[str, ...] = ()
+    lanes: tuple[str, ...] = ()
+    max_priority: str | None = None
+    max_bytes: int | None = None
+    expires_at: int | None = None
+    revoked: bool = False
+    patterns: tuple[tuple[str, ...], ...] = field(default=(), init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", tuple(map(split_type_pattern, self.types)))
+
+    def state(self, now: int) -> KeyState:
+        """``active``, ``revoked`` or ``expired`` at ``now``."""
+        if self.revoked:
+            return "revoked"
+        if self.expires_at is not None and now >= self.expires_at:
+            return "expired"
+        return "active"
+
+    def allows_type(self, job_type: str) -> bool:
+        """Whether jobs of this type may be published with the key."""
+        if not self.patterns or job_type in self.types:
+            return True
+        words = tuple(job_type.split("."))
+        return any(type_matches(pattern, words) for pattern in self.patterns)
+
+    def allows_lane(self, lane: str) -> bool:
+        """Whether jobs may go to this lane."""
+        return not self.lanes or lane in self.lanes
+
+    def allows_priority(self, priority: str) -> bool:
+        """Whether the priority is not above the key's highest."""
+        return self.max_priority is None or _rank(priority) >= _rank(self.max_priority)
+
+
+def _rank(priority: str) -> int:
+    return PRIORITIES.index(priority)  # type: ignore[arg-type]
+
+
+def split_type_pattern(pattern: str) -> tuple[str, ...]:
+    """The words of a topic pattern.
+
+    Raises:
+        ValueError: the pattern is not words, ``*`` and ``#`` joined by dots.
+    """
+    if not TYPE_PATTERN.fullmatch(pattern):
+        raise ValueError(
+            f'type pattern {pattern!r} is not valid: use words of [a-z0-9_-] joined by dots, "*" for one word '
+            'and "#" for any number of words'
+        )
+    return tuple(pattern.split("."))
+
+
+def type_matches(pattern: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    """Whether a type's words match a pattern's, as a topic exchange would say."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return type_matches(pattern[1:], words) or (bool(words) and type_matches(pattern, words[1:]))
+    return bool(words) and pattern[0] in ("*", words[0]) and type_matches(pattern[1:], words[1:])
+
+
+def checksum(text: str) -> str:
+    """Six base62 digits of the CRC32 of ``text``."""
+    return base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)
+
+
+def base62(number: int, length: int) -> str:
+    """``number`` in base62, padded with zeros to ``length`` digits."""
+    digits = ""
+    for _ in range(length):
+        number, rest = divmod(number, 62)
+        digits = BASE62[rest] + digits
+    return digits
+
+
+def generate(env: str, choice: Callable[[str], str]) -> tuple[str, str]:
+    """A new key and its id.
+
+    Args:
+        env: the middle part, ``[a-z0-9]``.
+        choice: a cryptographically strong ``choice`` (``secrets.choice``).
+    """
+    key_id = "".join(choice(BASE62) for _ in range(KEY_ID_LENGTH))
+    body = f"jd_{env}_{key_id}_" + "".join(choice(BASE62) for _ in range(SECRET_LENGTH))
+    return body + checksum(body), key_id
+
+
+def parse(key: object) -> str | None:
+    """The key's id, or None where form or checksum are wrong. Accepts what an AMQP header may hold."""
+    if isinstance(key, (bytes, bytearray)):
+        key = bytes(key).decode("latin-1")
+    if not isinstance(key, str):
+        return None
+    match = _KEY.fullmatch(key)
+    if match is None or checksum(key[:-CHECKSUM_LENGTH]) != key[-CHECKSUM_LENGTH:]:
+        return None
+    return match[1]
+
+
+def digest(key: str) -> str:
+    """What is stored of a key: its SHA-256 in hexadecimal."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def matches(record: KeyRecord, key: str) -> bool:
+    """Whether this is the record's key, compared in constant time."""
+    return hmac.compare_digest(record.hash, digest(key))
+
+
+def holds_key(data: bytes) -> bool:
+    """Whether a whole key, with a right checksum, stands somewhere in ``data``."""
+    if b"jd_" not in data:
+        return False
+    return any(parse(m[0]) is not None for m in _KEY_ANYWHERE.finditer(data))
+
+
+def redact(data: bytes) -> bytes:
+    """``data`` with everything that looks like a key taken out."""
+    return _KEY_ANYWHERE.sub(_REDACTED, data) if b"jd_" in data else data

@@ -1,0 +1,72 @@
+"""Retry policy: which failure is tried again, and after how long.
+
+The n-th retry waits ``min(base * factor^(n-1), max_delay)`` seconds, of which chance takes away at most the fraction
+``jitter`` (the scheme of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: 1 is its full jitter, 0.5 its
+equal jitter). With the defaults: 1, 2, 4, 8 s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from schemas import RetrySpec
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """A complete policy. ``on`` empty means all failures, ``never`` empty means none; ``never`` wins."""
+
+    max_attempts: int = 5
+    base: float = 1.0
+    factor: float = 2.0
+    max_delay: float = 3600.0
+    jitter: float = 0.0
+    on: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+    def with_spec(self, spec: RetrySpec | None) -> RetryPolicy:
+        """This policy with the fields that ``spec`` sets, field by field."""
+        if spec is None:
+            return self
+        return replace(self, **spec.model_dump(exclude_none=True))
+
+
+def resolve(default: RetryPolicy, handler: RetrySpec | None, message: RetrySpec | None) -> RetryPolicy:
+    """Field by field: the message's, else the handler's, else the default's."""
+    return default.with_spec(handler).with_spec(message)
+
+
+def delay_after(policy: RetryPolicy, n: int, chance: float) -> float:
+    """Seconds between the end of attempt ``n`` and the start of the next.
+
+    Args:
+        policy: the job's policy.
+        n: the attempt that failed, from 1. Any size: an overflow means ``max_delay``.
+        chance: a random number in [0, 1).
+    """
+    try:
+        delay = policy.base * policy.factor ** (n - 1)
+    except OverflowError:
+        delay = math.inf
+    delay = min(delay, policy.max_delay)
+    return max(delay * (1 - policy.jitter * chance), 0.125)
+
+
+def class_names(exception: type[BaseException]) -> tuple[str, ...]:
+    """The names along a class's bases, short and with their module, as ``on`` and ``never`` may give them."""
+    names: list[str] = []
+    for base in exception.__mro__[:-1]:
+        names += [base.__name__, f"{base.__module__}.{base.__qualname__}"]
+    return tuple(names)
+
+
+def may_retry(policy: RetryPolicy, n: int, names: Iterable[str]) -> bool:
+    """Whether attempt ``n``, which failed with an exception of these names, is followed by another."""
+    if n >= policy.max_attempts:
+        return False
+    found = set(names)
+    if found.intersection(policy.never):
+        return False
+    return not policy.on or bool(found.intersection(policy.on))

@@ -1,0 +1,55 @@
+"""Which waiting job starts next: the highest priority, except one start in ten for the longest waiting lower job."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+from schemas import PRIORITIES
+
+#: At most one start in this many goes to a lower job.
+AGED_EVERY = 10
+
+Item = TypeVar("Item")
+
+
+class ReadyJobs(Generic[Item]):
+    """Jobs that a worker holds but does not run, by priority; within one, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._levels: tuple[deque[tuple[int, Item]], ...] = tuple(deque() for _ in PRIORITIES)
+        self._arrivals = 0
+        self._starts_since_aged = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, priority: str, item: Item) -> None:
+        """Add a job that arrived."""
+        self._arrivals += 1
+        self._count += 1
+        self._levels[PRIORITIES.index(priority)].append((self._arrivals, item))  # type: ignore[arg-type]
+
+    def pop(self) -> Item:
+        """Take the job to start now.
+
+        Raises:
+            IndexError: nothing waits.
+        """
+        filled = [level for level in self._levels if level]
+        level = filled[0]
+        self._starts_since_aged += 1
+        if len(filled) > 1 and self._starts_since_aged >= AGED_EVERY:
+            level = min(filled[1:], key=lambda waiting: waiting[0][0])
+            self._starts_since_aged = 0
+        self._count -= 1
+        return level.popleft()[1]
+
+    def clear(self) -> list[Item]:
+        """Take everything out, the highest priority first."""
+        items = [item for level in self._levels for _, item in level]
+        for level in self._levels:
+            level.clear()
+        self._count = 0
+        return items
