@@ -1,0 +1,24 @@
+"""RabbitMQ. The only package that imports aio-pika, aiormq and backoff."""
+
+from dispatcher.edges.amqp.consumer import Consumer, Delivery, Subscription
+from dispatcher.edges.amqp.declare import declare, missing_queues
+from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
+from dispatcher.edges.amqp.outbox import Entry, Outbox
+from dispatcher.edges.amqp.publisher import Outgoing, Publisher
+from dispatcher.edges.amqp.rotate import rotate
+
+__all__ = [
+    "BrokerError",
+    "Consumer",
+    "Delivery",
+    "Entry",
+    "Link",
+    "Outbox",
+    "Outgoing",
+    "Publisher",
+    "Subscription",
+    "check_broker",
+    "declare",
+    "missing_queues",
+    "rotate",
+]

@@ -1,0 +1,80 @@
+"""Declaring a topology, and finding out what of it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from dispatcher.core.topology import Topology
+from dispatcher.edges.amqp.link import BrokerError, connect, explain
+
+
+async def declare(url: str, topology: Topology) -> None:
+    """Declare every exchange, queue and binding. Doing it again changes nothing.
+
+    Raises:
+        BrokerError: the broker is away, refuses the user, or has something of that name with other arguments.
+    """
+    connection = await _connect(url)
+    try:
+        await _declare_all(connection, topology)
+    except ChannelPreconditionFailed as error:
+        raise BrokerError(
+            f"{error}: something of that name exists with other arguments; arguments of a name never change, "
+            "so delete it once it is empty, or use another amqp.prefix"
+        ) from None
+    except AMQPError as error:
+        raise BrokerError(explain(error, url)) from None
+    finally:
+        await connection.close()
+
+
+async def _connect(url: str) -> AbstractConnection:
+    try:
+        return await connect(url, "dispatcher topology")
+    except (AMQPError, OSError, TimeoutError, ValueError) as error:
+        raise BrokerError(explain(error, url)) from None
+
+
+async def _declare_all(connection: AbstractConnection, topology: Topology) -> None:
+    outer = connection.channel()
+    await outer.initialize()
+    channel = await outer.get_underlay_channel()
+    for exchange in topology.exchanges:
+        await channel.exchange_declare(
+            exchange.name, exchange_type=exchange.type, durable=True, arguments=exchange.arguments or None
+        )
+    for queue in topology.queues:
+        await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
+    for binding in topology.bindings:
+        if binding.to_exchange:
+            await channel.exchange_bind(binding.destination, binding.source, routing_key=binding.routing_key)
+        else:
+            await channel.queue_bind(binding.destination, binding.source, routing_key=binding.routing_key)
+
+
+async def missing_queues(url: str, topology: Topology) -> list[str]:
+    """Names of the queues that do not exist.
+
+    Raises:
+        BrokerError: the broker is away or refuses the user.
+    """
+    connection = await _connect(url)
+    try:
+        return [name async for name in _missing(connection, topology)]
+    finally:
+        await connection.close()
+
+
+async def _missing(connection: AbstractConnection, topology: Topology):  # type: ignore[no-untyped-def]
+    for queue in topology.queues:
+        channel: AbstractChannel = connection.channel()
+        await channel.initialize()
+        try:
+            await channel.declare_queue(queue.name, passive=True)
+        except ChannelNotFoundEntity:
+            yield queue.name
+        else:
+            await channel.close()

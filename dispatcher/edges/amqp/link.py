@@ -1,0 +1,162 @@
+"""One connection to RabbitMQ that comes back by itself.
+
+A connection, its channels and everything delivered on them live and die together: when any of it is lost, all of
+it is closed and set up anew. That is simpler to reason about than mending a part, and acknowledgements belong to
+the channel that delivered in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aio_pika
+import backoff
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import AMQPError
+
+from dispatcher.edges import log
+
+#: Longest pause between two attempts to connect, in seconds; every consumer is back within 10 s of its broker.
+MAX_PAUSE = 2.0
+CONNECT_TIMEOUT = 10.0
+
+_logger = log.get("amqp")
+
+
+class BrokerError(Exception):
+    """RabbitMQ cannot be used; the sentence says why and what to do."""
+
+
+def explain(error: BaseException, url: str) -> str:
+    """One sentence about a failed connection or set-up, without the password."""
+    shown = without_password(url)
+    text = str(error) or type(error).__name__
+    name = type(error).__name__
+    if "NOT_FOUND" in text and "queue" in text or "no exchange" in text:
+        return f"{text}: run `dispatcher topology apply` with the same configuration"
+    if "authentication" in name.lower() or "ACCESS_REFUSED" in text:
+        return f"RabbitMQ at {shown} refused the user or password; check amqp.url (DISPATCHER_AMQP__URL)"
+    if "vhost" in text:
+        return f"RabbitMQ at {shown} has no such virtual host; check the path of amqp.url (DISPATCHER_AMQP__URL)"
+    return f"cannot use RabbitMQ at {shown} ({name}: {text}); is it running, is amqp.url right?"
+
+
+def without_password(url: str) -> str:
+    """The URL with its password replaced."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+
+
+async def connect(url: str, name: str, heartbeat: int = 30) -> AbstractConnection:
+    """Open one connection, named so that the management UI shows whose it is."""
+    return await aio_pika.connect(
+        url, timeout=CONNECT_TIMEOUT, heartbeat=heartbeat, client_properties={"connection_name": name}
+    )
+
+
+class Link:
+    """A connection that is set up again whenever it is lost, until `close`."""
+
+    def __init__(
+        self, url: str, name: str, setup: Callable[[AbstractConnection], Awaitable[None]], heartbeat: int = 30
+    ) -> None:
+        self._url = url
+        self.name = name
+        self._setup = setup
+        self._heartbeat = heartbeat
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: Set while the connection and its channels are usable.
+        self.up = asyncio.Event()
+        #: The last reason why it was not; "" while nothing went wrong.
+        self.problem = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the connection is usable now."""
+        return self.up.is_set()
+
+    def start(self) -> None:
+        """Begin to connect, in the background; the broker may be away."""
+        self._task = asyncio.create_task(self._run(), name=f"link {self.name}")
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def drop(self, reason: str) -> None:
+        """Give the connection up; it is set up anew."""
+        self.problem = reason
+        if self.up.is_set():
+            _logger.warning("connection dropped", connection=self.name, reason=reason)
+        self.up.clear()
+        self._lost.set()
+
+    def watch(self, channel: AbstractChannel) -> None:
+        """Drop the connection when this channel closes."""
+
+        def closed(_: Any, error: BaseException | None) -> None:
+            self.drop(f"channel closed: {error}")
+
+        channel.close_callbacks.add(closed)
+
+    async def _run(self) -> None:
+        while True:
+            connection = await self._open()
+            try:
+                await self._lost.wait()
+            finally:
+                self.up.clear()
+                await _close(connection)
+
+    async def _open(self) -> AbstractConnection:
+        attempt = backoff.on_exception(
+            backoff.expo, Exception, factor=0.1, max_value=MAX_PAUSE, jitter=backoff.full_jitter, logger=None,
+            on_backoff=self._report,
+        )(self._try)
+        return await attempt()
+
+    async def _try(self) -> AbstractConnection:
+        self._lost.clear()
+        connection = await connect(self._url, self.name, self._heartbeat)
+        connection.close_callbacks.add(lambda _, error: self.drop(f"connection closed: {error}"))
+        try:
+            await asyncio.wait_for(self._setup(connection), CONNECT_TIMEOUT)
+            if self._lost.is_set():
+                raise ConnectionResetError("lost while it was set up")
+        except BaseException:
+            await _close(connection)
+            raise
+        self.up.set()
+        _logger.info("connected", connection=self.name)
+        return connection
+
+    def _report(self, details: Any) -> None:
+        self.problem = explain(details["exception"], self._url)
+        if details["tries"] in (1, 5) or details["tries"] % 30 == 0:
+            _logger.warning(self.problem, connection=self.name, tries=details["tries"])
+
+
+async def _close(connection: AbstractConnection) -> None:
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(connection.close(), 5)
+
+
+async def check_broker(url: str) -> None:
+    """Connect once.
+
+    Raises:
+        BrokerError: it did not work; the sentence says why.
+    """
+    try:
+        connection = await connect(url, "dispatcher check")
+    except (AMQPError, OSError, asyncio.TimeoutError, ValueError) as error:
+        raise BrokerError(explain(error, url)) from None
+    await _close(connection)

@@ -1,0 +1,165 @@
+"""What replaces a message: publish it, have it confirmed, and only then let the message be acknowledged.
+
+Entries are taken as they come and sent together; the more arrives while a batch is under way, the larger the next.
+Events of all entries share batch messages. An entry settles when everything of it is confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from dispatcher.edges import log
+from dispatcher.edges.amqp.publisher import Outgoing, Publisher
+from schemas import Event
+from schemas.events import encode_batches
+
+_logger = log.get("outbox")
+
+#: Batches under way at once: enough to keep the broker busy while one waits for its confirms.
+MAX_BATCHES = 4
+#: Most entries in one batch, so that the first of them need not wait for a great many.
+MAX_ENTRIES = 250
+#: Pause before a message that no queue took is tried again, in seconds.
+UNROUTABLE_PAUSE = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Messages and events that settle together; ``taken`` once they are being published."""
+
+    messages: Sequence[Outgoing]
+    events: Sequence[Event]
+    settled: Callable[[], None] | None
+    taken: bool = False
+
+
+@dataclass(slots=True)
+class _Batch:
+    entries: list[Entry]
+    messages: list[Outgoing] = field(default_factory=list)
+    owners: list[Entry | None] = field(default_factory=list)
+
+
+class Outbox:
+    """Publishes entries in batches and calls back when each is safe.
+
+    Args:
+        publisher: where to publish.
+        history: the queue of events.
+        after_batch: awaited after the entries of a batch settled; flushes acknowledgements.
+        on_unroutable: awaited when a queue is missing, before the message is tried again; declares it anew.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        history: str,
+        after_batch: Callable[[], Awaitable[None]],
+        on_unroutable: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._publisher = publisher
+        self._history = history
+        self._after_batch = after_batch
+        self._on_unroutable = on_unroutable
+        self._waiting: list[Entry] = []
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_BATCHES)
+        self._batches: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        #: Messages that no queue took and that are being tried again.
+        self.stuck = 0
+
+    def start(self) -> None:
+        """Begin to publish, in the background."""
+        self._task = asyncio.create_task(self._run(), name="outbox")
+
+    def add(
+        self, messages: Sequence[Outgoing], events: Sequence[Event], settled: Callable[[], None] | None = None
+    ) -> Entry:
+        """Take an entry; ``settled`` is called once all of it is confirmed, unreturned."""
+        entry = Entry(messages, events, settled)
+        self._waiting.append(entry)
+        self._wake.set()
+        return entry
+
+    async def drain(self) -> None:
+        """Wait until everything taken so far is settled."""
+        while self._waiting or self._batches:
+            await asyncio.sleep(0)
+            if self._batches:
+                await asyncio.wait(self._batches)
+
+    async def close(self) -> None:
+        """Stop; what is not settled is given up, and its messages come back from the broker."""
+        tasks = [*self._batches, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await self._slots.acquire()
+            entries, self._waiting = self._waiting[:MAX_ENTRIES], self._waiting[MAX_ENTRIES:]
+            if not self._waiting:
+                self._wake.clear()
+            task = asyncio.create_task(self._flush(entries))
+            self._batches.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()):
+            _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
+
+    async def _flush(self, entries: list[Entry]) -> None:
+        batch = self._pack(entries)
+        returned = await self._publisher.publish(batch.messages) if batch.messages else []
+        stuck: dict[int, list[Outgoing]] = {}
+        for index in returned:
+            owner = batch.owners[index]
+            for entry in entries if owner is None else [owner]:
+                stuck.setdefault(id(entry), []).append(batch.messages[index])
+        for entry in entries:
+            if id(entry) in stuck:
+                self._retry_later(entry, stuck[id(entry)])
+            elif entry.settled is not None:
+                entry.settled()
+        await self._after_batch()
+
+    def _pack(self, entries: list[Entry]) -> _Batch:
+        batch = _Batch(entries)
+        for entry in entries:
+            entry.taken = True
+            for message in entry.messages:
+                batch.messages.append(message)
+                batch.owners.append(entry)
+        for body in encode_batches(event for entry in entries for event in entry.events):
+            batch.messages.append(Outgoing("", self._history, body))
+            batch.owners.append(None)
+        return batch
+
+    def _retry_later(self, entry: Entry, messages: list[Outgoing]) -> None:
+        task = asyncio.create_task(self._unroutable(entry, messages))
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _unroutable(self, entry: Entry, messages: list[Outgoing]) -> None:
+        """A queue is missing: declare it and try again, holding only this entry back."""
+        self.stuck += 1
+        try:
+            while messages:
+                _logger.error("no queue took a message", routing_key=messages[0].routing_key)
+                await self._on_unroutable()
+                returned = await self._publisher.publish(messages)
+                messages = [messages[i] for i in returned]
+                if messages:
+                    await asyncio.sleep(UNROUTABLE_PAUSE)
+        finally:
+            self.stuck -= 1
+        if entry.settled is not None:
+            entry.settled()
+        await self._after_batch()

@@ -1,0 +1,18 @@
+"""MongoDB. The only package that imports motor, pymongo and bson; motor itself only in ``client``."""
+
+from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, explain
+from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
+from dispatcher.edges.mongo.keys import KeyStore
+from dispatcher.edges.mongo.stats import StatisticsStore
+
+__all__ = [
+    "Database",
+    "DatabaseAway",
+    "DatabaseError",
+    "JobFilter",
+    "JobStore",
+    "KeyStore",
+    "StatisticsStore",
+    "Unstorable",
+    "explain",
+]

@@ -1,0 +1,90 @@
+"""The connection to MongoDB, and the indexes. Motor is imported here alone, so that its successor is one line away."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bson import CodecOptions
+from bson.datetime_ms import DatetimeMS
+from bson.codec_options import DatetimeConversion
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import ConnectionFailure, PyMongoError
+
+#: Any failure that MongoDB reports.
+DatabaseError = PyMongoError
+#: MongoDB cannot be reached, or lost its primary.
+DatabaseAway = ConnectionFailure
+
+SELECTION_TIMEOUT_MS = 2_000
+#: Longest a write may take. Statistics rely on it: a minute is put together after more than this of quiet.
+SOCKET_TIMEOUT_MS = 20_000
+
+_CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+_INDEXES = {
+    "jobs": [
+        IndexModel([("accepted_at", DESCENDING)]),
+        IndexModel([("state", ASCENDING), ("accepted_at", DESCENDING)]),
+        IndexModel([("app", ASCENDING), ("accepted_at", DESCENDING)]),
+        IndexModel([("type", ASCENDING), ("accepted_at", DESCENDING)]),
+        IndexModel(
+            [("tags", ASCENDING), ("accepted_at", DESCENDING)], partialFilterExpression={"tags.0": {"$exists": True}}
+        ),
+    ],
+    "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],
+    "stats": [IndexModel([("dirty_at", ASCENDING)], sparse=True)],
+}
+
+
+class Database:
+    """The configured database; connects when it is first used."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._client: Any = AsyncIOMotorClient(
+            url,
+            serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
+            connectTimeoutMS=SELECTION_TIMEOUT_MS,
+            socketTimeoutMS=SOCKET_TIMEOUT_MS,
+            w="majority",
+            journal=True,
+            appname="job-dispatcher",
+        )
+        self.db: Any = self._client.get_database(name, codec_options=_CODEC)
+
+    async def ping(self) -> None:
+        """Ask whether the server is there.
+
+        Raises:
+            DatabaseError: it is not, or refuses us.
+        """
+        await self._client.admin.command("ping")
+
+    async def ensure_indexes(self) -> None:
+        """Create the indexes that are missing."""
+        for collection, indexes in _INDEXES.items():
+            await self.db[collection].create_indexes(indexes)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def explain(error: BaseException, url: str) -> str:
+    """One sentence about a failure, without the password."""
+    shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    if isinstance(error, ConnectionFailure):
+        return f"cannot reach MongoDB at {shown}; is it running, is mongo.url (DISPATCHER_MONGO__URL) right?"
+    return f"MongoDB at {shown}: {type(error).__name__}: {str(error)[:300]}"
+
+
+def to_date(ms: int | None) -> DatetimeMS | None:
+    """Milliseconds since the epoch as a BSON date."""
+    return None if ms is None else DatetimeMS(ms)
+
+
+def from_date(value: Any) -> int | None:
+    """A BSON date as milliseconds since the epoch."""
+    return None if value is None else int(value)

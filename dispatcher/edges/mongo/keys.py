@@ -1,0 +1,85 @@
+"""The collection ``api_keys``. Only the SHA-256 of a key is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+
+from dispatcher.core.keys import KeyRecord
+from dispatcher.edges.mongo.client import Database, from_date, to_date
+
+#: A change that the server dated a little earlier than one already seen is looked for this far back.
+OVERLAP_MS = 10_000
+
+
+class KeyStore:
+    """Reads and writes key records."""
+
+    def __init__(self, database: Database) -> None:
+        self._keys = database.db["api_keys"]
+
+    async def create(self, record: KeyRecord) -> None:
+        """Store a new key."""
+        fields = {
+            "app": record.app,
+            "hash": record.hash,
+            "types": list(record.types),
+            "lanes": list(record.lanes),
+            "max_priority": record.max_priority,
+            "max_bytes": record.max_bytes,
+            "expires_at": to_date(record.expires_at),
+            "created_at": to_date(record.created_at),
+            "revoked_at": None,
+        }
+        # the server's clock dates the change, so that every intake's next look finds it
+        await self._keys.update_one(
+            {"_id": record.id}, {"$setOnInsert": fields, "$currentDate": {"updated_at": True}}, upsert=True
+        )
+
+    async def revoke(self, key_id: str) -> KeyRecord | None:
+        """Revoke for good; None where there is no such key. Doing it again changes nothing."""
+        await self._keys.update_one(
+            {"_id": key_id, "revoked_at": None}, {"$currentDate": {"revoked_at": True, "updated_at": True}}
+        )
+        return (await self.get([key_id])).get(key_id)
+
+    async def get(self, ids: Iterable[str]) -> dict[str, KeyRecord]:
+        """The records of these ids, those that exist."""
+        cursor = self._keys.find({"_id": {"$in": list(ids)}})
+        return {stored["_id"]: _record(stored) async for stored in cursor}
+
+    async def list(self, app: str | None = None) -> list[KeyRecord]:
+        """All keys, the oldest first."""
+        cursor = self._keys.find({"app": app} if app else {}).sort("created_at", 1)
+        return [_record(stored) async for stored in cursor]
+
+    async def apps(self) -> list[str]:
+        """Every app that has or had a key."""
+        names: list[str] = await self._keys.distinct("app")
+        return names
+
+    async def changed_since(self, mark: int | None) -> tuple[list[KeyRecord], int | None]:
+        """Keys changed since the mark of the previous call (None: all keys), and the mark for the next."""
+        query = {} if mark is None else {"updated_at": {"$gte": DatetimeMS(mark - OVERLAP_MS)}}
+        records: list[KeyRecord] = []
+        async for stored in self._keys.find(query):
+            records.append(_record(stored))
+            mark = max(mark or 0, int(stored["updated_at"]))
+        return records, mark
+
+
+def _record(stored: dict[str, Any]) -> KeyRecord:
+    return KeyRecord(
+        id=stored["_id"],
+        app=stored["app"],
+        hash=stored["hash"],
+        created_at=int(stored["created_at"]),
+        types=tuple(stored["types"]),
+        lanes=tuple(stored["lanes"]),
+        max_priority=stored["max_priority"],
+        max_bytes=stored["max_bytes"],
+        expires_at=from_date(stored["expires_at"]),
+        revoked=stored["revoked_at"] is not None,
+    )
