@@ -1,0 +1,136 @@
+"""Running one handler once: in the event loop, in a thread or in a child process, under its timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+
+from consumers.context import Context
+from consumers.control import Cancel, Snooze
+from consumers.failures import describe
+from consumers.processes import ChildCrashed, ProcessPool
+from consumers.registry import Handler
+from consumers.results import ResultError, storable
+from dispatcher.core.outcome import Execution
+from dispatcher.core.retry import class_names
+from dispatcher.edges import log
+from schemas import ErrorInfo, Outcome
+
+_logger = log.get("worker")
+
+
+class Executor:
+    """Runs handlers and turns whatever they do into an `Execution`.
+
+    Args:
+        threads: most sync handlers at once.
+        target: ``module:registry``, for child processes.
+        max_result_bytes: largest recorded result.
+    """
+
+    def __init__(self, threads: int, target: str, max_result_bytes: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._processes = ProcessPool(target)
+        self._max_result_bytes = max_result_bytes
+
+    async def close(self) -> None:
+        """Stop the child processes; threads that still run are left to end with the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._processes.close()
+
+    async def run(
+        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float
+    ) -> tuple[Execution, Any]:
+        """One execution, and the result to record.
+
+        Raises:
+            asyncio.CancelledError: the worker stops.
+        """
+        try:
+            arguments = handler.arguments(payload, context)
+        except ValidationError as error:
+            return _failed(error, retryable=False), None
+        except Exception as error:
+            return _failed(error), None
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                result = await self._call(handler, arguments, payload, context)
+            return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
+        except Snooze as snooze:
+            return Execution(Outcome.SNOOZED, snooze=snooze.seconds), None
+        except Cancel as cancel:
+            error = ErrorInfo(type="Cancel", message=cancel.reason[:2_000])
+            return Execution(Outcome.CANCELLED, error), None
+        except ResultError as error:
+            return _failed(error, retryable=False), None
+        except ChildCrashed as error:
+            return Execution(Outcome.CRASHED, describe(error), class_names(type(error))), None
+        except TimeoutError as error:
+            if not limit.expired():
+                return _failed(error), None
+            return _timed_out(timeout), None
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return _failed(error), None
+        except RemoteError as error:
+            return Execution(Outcome.FAILED, error.error, error.names), None
+        except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
+            return _failed(error), None
+        finally:
+            context.cancel()
+
+    async def _call(
+        self, handler: Handler, arguments: tuple[Any, ...], payload: dict[str, Any], context: Context
+    ) -> Any:
+        if handler.kind == "async":
+            return await handler.function(*arguments)
+        if handler.kind == "thread":
+            return await self._in_thread(handler, arguments, context)
+        return await self._in_process(handler, payload, context)
+
+    async def _in_thread(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
+        call = contextvars.copy_context().run
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call, handler.function, *arguments)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            _logger.warning(
+                "a thread cannot be stopped; its result is dropped", type=handler.type, app=context.app, job=context.id
+            )
+            raise
+
+    async def _in_process(self, handler: Handler, payload: dict[str, Any], context: Context) -> Any:
+        answer = await self._processes.call(handler.type, payload, context)
+        match answer["outcome"]:
+            case "result":
+                return answer["result"]
+            case "snooze":
+                raise Snooze(answer["seconds"])
+            case "cancel":
+                raise Cancel(answer["reason"])
+            case "unstorable":
+                raise ResultError(answer["message"])
+        raise RemoteError(ErrorInfo.model_validate(answer["error"]), tuple(answer["names"]))
+
+
+class RemoteError(Exception):
+    """A handler in a child process raised."""
+
+    def __init__(self, error: ErrorInfo, names: tuple[str, ...]) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.names = names
+
+
+def _failed(error: BaseException, *, retryable: bool = True) -> Execution:
+    return Execution(Outcome.FAILED, describe(error), class_names(type(error)), retryable=retryable)
+
+
+def _timed_out(timeout: float) -> Execution:
+    error = ErrorInfo(type="TimeoutError", message=f"the attempt ran longer than its timeout of {timeout:g} s")
+    return Execution(Outcome.TIMED_OUT, error, class_names(TimeoutError))

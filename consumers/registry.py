@@ -1,0 +1,177 @@
+"""Declaring handlers: which function runs which job type, and how."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+from dispatcher.core.admission import is_type
+from schemas import RetrySpec
+
+Kind = Literal["async", "thread", "process"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class RegistryError(Exception):
+    """A handler was declared wrongly; the sentence says how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often a failed job is tried again; what is left out falls to the configuration.
+
+    Seconds for ``base`` and ``max_delay``; ``on`` and ``never`` take exception classes or their names.
+    """
+
+    max_attempts: int | None = None
+    base: float | None = None
+    factor: float | None = None
+    max_delay: float | None = None
+    jitter: float | None = None
+    on: tuple[type[BaseException] | str, ...] | None = None
+    never: tuple[type[BaseException] | str, ...] | None = None
+
+    def spec(self) -> RetrySpec:
+        """As the wire format, checked.
+
+        Raises:
+            RegistryError: a value is out of bounds.
+        """
+        try:
+            return RetrySpec(
+                max_attempts=self.max_attempts,
+                base=self.base,
+                factor=self.factor,
+                max_delay=self.max_delay,
+                jitter=self.jitter,
+                on=_names(self.on),
+                never=_names(self.never),
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise RegistryError(f"Retry({first['loc'][0]}=…): {first['msg']}") from None
+
+
+def _names(classes: tuple[type[BaseException] | str, ...] | None) -> tuple[str, ...] | None:
+    if classes is None:
+        return None
+    return tuple(c if isinstance(c, str) else c.__name__ for c in classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One declared handler. ``payload`` validates the message's payload by the parameter's annotation."""
+
+    type: str
+    function: Callable[..., Any]
+    kind: Kind
+    timeout: float | None
+    retry: RetrySpec | None
+    payload: TypeAdapter[Any] | None
+    takes_context: bool
+
+    def arguments(self, payload: dict[str, Any], context: Any) -> tuple[Any, ...]:
+        """The call's arguments.
+
+        Raises:
+            pydantic.ValidationError: the payload does not fit the annotation.
+        """
+        value = payload if self.payload is None else self.payload.validate_python(payload)
+        return (value, context) if self.takes_context else (value,)
+
+
+class Registry:
+    """The handlers of one worker."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def handler(
+        self,
+        job_type: str,
+        *,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        isolate: Literal["process"] | None = None,
+    ) -> Callable[[Function], Function]:
+        """Declare the function below as the handler of a job type.
+
+        Args:
+            job_type: dot-separated words of ``[a-z0-9_-]``.
+            timeout: seconds for one attempt, 0.1 to 86,400.
+            retry: how failures are tried again.
+            isolate: ``"process"`` runs it in a child process, which is killed at the timeout.
+
+        Raises:
+            RegistryError: the type is malformed or taken, or the function cannot be a handler.
+        """
+
+        def declare(function: Function) -> Function:
+            handler = _handler(job_type, function, timeout, retry, isolate)
+            if job_type in self._handlers:
+                raise RegistryError(f'job type "{job_type}" has a handler already')
+            self._handlers[job_type] = handler
+            return function
+
+        return declare
+
+    def get(self, job_type: str) -> Handler | None:
+        """The handler of a type, or None."""
+        return self._handlers.get(job_type)
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers.values())
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+def _handler(
+    job_type: str, function: Callable[..., Any], timeout: float | None, retry: Retry | None, isolate: str | None
+) -> Handler:
+    if not is_type(job_type):
+        raise RegistryError(f'"{job_type}" is not a job type: use dot-separated words of [a-z0-9_-]')
+    if timeout is not None and not 0.1 <= timeout <= 86_400:
+        raise RegistryError(f'handler of "{job_type}": timeout must be 0.1 to 86,400 seconds')
+    if isolate not in (None, "process"):
+        raise RegistryError(f'handler of "{job_type}": isolate takes "process" or nothing')
+    takes_context = _takes_context(job_type, function)
+    kind: Kind = "process" if isolate else "async" if inspect.iscoroutinefunction(function) else "thread"
+    return Handler(
+        job_type, function, kind, timeout, retry.spec() if retry else None, _adapter(job_type, function), takes_context
+    )
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def _takes_context(job_type: str, function: Callable[..., Any]) -> bool:
+    count = len(_parameters(function))
+    if count not in (1, 2):
+        raise RegistryError(f'handler of "{job_type}" must take (payload) or (payload, ctx)')
+    return count == 2
+
+
+def _adapter(job_type: str, function: Callable[..., Any]) -> TypeAdapter[Any] | None:
+    """A validator for the payload; None where any object will do."""
+    name = _parameters(function)[0].name
+    try:
+        annotation = typing.get_type_hints(function, include_extras=True).get(name, Any)
+    except NameError as error:
+        raise RegistryError(
+            f'handler of "{job_type}": the annotation of {name} names something that cannot be found ({error})'
+        ) from None
+    if annotation in (Any, dict, dict[str, Any], inspect.Parameter.empty):
+        return None
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise RegistryError(
+            f'handler of "{job_type}": pydantic cannot validate a payload as {annotation!r}: {error}'
+        ) from None

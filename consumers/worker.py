@@ -1,0 +1,315 @@
+"""The worker: takes steps from the work queues of its lanes and runs their handlers.
+
+A delivery is acknowledged once the broker has confirmed what follows from it: its event, and the next step in the
+delay ladder or the parked message. What happens at a ``kill -9``:
+
+- while the handler runs: the step is delivered again and runs again, with the same attempt number;
+- after the confirm, before the acknowledgement: the step is delivered again; history says that its run went on,
+  and it is dropped where that is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from pydantic import ValidationError
+
+from config import Settings
+from consumers.context import Context
+from consumers.executor import Executor
+from consumers.registry import Handler, Registry
+from dispatcher.core import ladder, outcome
+from dispatcher.core.lifecycle import FINAL
+from dispatcher.core.retry import RetryPolicy, resolve
+from dispatcher.core.selection import ReadyJobs
+from dispatcher.core.topology import Names, build
+from dispatcher.edges import clock, log, metrics
+from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.mongo import Database, JobStore
+from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, Started, WorkMessage
+from schemas.events import about
+
+_logger = log.get("worker")
+
+ERROR_HEADER = "x-error"
+#: Longest wait for history's answer about a run, and pause after it gave none, in seconds.
+HISTORY_TIMEOUT = 2.0
+HISTORY_PAUSE = 5.0
+
+StepKey = tuple[str, str, int, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """A step that this worker holds, with every delivery of it (a duplicate joins the first)."""
+
+    work: WorkMessage
+    deliveries: list[Delivery] = field(default_factory=list)
+
+    @property
+    def key(self) -> StepKey:
+        return (self.work.app, self.work.id, self.work.run, self.work.seq)
+
+
+class Worker:
+    """The worker service of one registry."""
+
+    name = "worker"
+
+    def __init__(self, settings: Settings, registry: Registry, target: str) -> None:
+        amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
+        self._settings = settings
+        self._registry = registry
+        self._names = Names(amqp.prefix)
+        self.id = f"{socket.gethostname()}-{os.getpid()}"
+        self._default_policy = RetryPolicy(**settings.retry.model_dump())
+        self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
+        self._history = _History(settings)
+        self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
+        self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, self._declare_again)
+        self._ready: ReadyJobs[_Step] = ReadyJobs()
+        self._steps: dict[StepKey, _Step] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def _subscriptions(self) -> list[Subscription]:
+        worker = self._settings.worker
+        prefetch = worker.concurrency + worker.read_ahead
+        return [
+            Subscription(self._names.work_queue(lane, priority), min(prefetch, 65_535))
+            for lane in self._settings.worker_lanes
+            for priority in PRIORITIES
+        ]
+
+    def checks(self) -> dict[str, bool]:
+        """Broker and consumers; running jobs do not need the database."""
+        return {
+            "publisher": self._publisher.ready,
+            "consumer": self._consumer.ready,
+            "routable": not self._outbox.stuck,
+        }
+
+    async def start(self) -> None:
+        """Begin to work; RabbitMQ and MongoDB may be away."""
+        await self._publisher.start()
+        self._outbox.start()
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Let running handlers finish within the grace period; give the rest back without spending an attempt."""
+        self._stopping = True
+        await self._consumer.stop()
+        for step in self._ready.clear():
+            await self._give_back(step)
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._settings.worker.grace)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._outbox.drain(), 10)
+        await self._consumer.flush()
+        await self._outbox.close()
+        await self._executor.close()
+        await self._consumer.close()
+        await self._publisher.close()
+        self._history.close()
+
+    async def _give_back(self, step: _Step) -> None:
+        self._steps.pop(step.key, None)
+        for delivery in step.deliveries:
+            await self._consumer.give_back(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
+        try:
+            work = WorkMessage.decode(delivery.body)
+        except ValidationError:
+            self._park_poison(delivery)
+            return
+        step = _Step(work)
+        known = self._steps.setdefault(step.key, step)
+        known.deliveries.append(delivery)
+        if known is step:
+            self._ready.push(work.priority, step)
+            self._start_ready()
+
+    def _park_poison(self, delivery: Delivery) -> None:
+        _logger.error("message in a work queue is not ours", queue=delivery.queue)
+        lane = delivery.queue.removeprefix(self._names.work + ".").rpartition(".")[0]
+        message = Outgoing("", self._names.parked(lane), delivery.body, {ERROR_HEADER: "not a work message"})
+        self._outbox.add([message], [], partial(self._consumer.done, delivery))
+
+    def _start_ready(self) -> None:
+        while self._ready and len(self._running) < self._settings.worker.concurrency and not self._stopping:
+            task = asyncio.create_task(self._process(self._ready.pop()))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        metrics.running.set(len(self._running))
+        metrics.held.set(len(self._ready))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _logger.error("step failed inside the worker", exc_info=(type(error), error, error.__traceback__))
+        self._start_ready()
+
+    async def _process(self, step: _Step) -> None:
+        try:
+            await self._decide(step)
+        except asyncio.CancelledError:
+            await self._give_back(step)
+            raise
+
+    async def _decide(self, step: _Step) -> None:
+        work = step.work
+        if (work.n > 1 or step.deliveries[0].redelivered) and await self._history.is_final(work):
+            metrics.stale.inc()
+            _logger.info("dropped: its run is final already", app=work.app, job=work.id, run=work.run)
+            self._outbox.add([], [], self._settled(step))
+            return
+        handler = self._registry.get(work.type)
+        if handler is None:
+            self._without_handler(step)
+        else:
+            await self._execute(step, handler)
+
+    def _without_handler(self, step: _Step) -> None:
+        worker, now = self._settings.worker, clock.now_ms()
+        following = outcome.without_handler(step.work, now, worker.no_handler_delay, worker.no_handler_limit)
+        message = following.message
+        assert message is not None
+        event = Moved(
+            **about(step.work),
+            at=now,
+            state=following.state,
+            due_at=message.due_at if following.delay is not None else None,
+            error=message.error,
+        )
+        if following.state in FINAL:
+            metrics.final.labels(step.work.lane, following.state).inc()
+        _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
+        self._outbox.add(self._messages(following), [event], self._settled(step))
+
+    async def _execute(self, step: _Step, handler: Handler) -> None:
+        work = step.work
+        context = Context(
+            id=work.id,
+            app=work.app,
+            type=work.type,
+            run=work.run,
+            attempt=work.n,
+            execution=clock.new_id(),
+            tags=work.tags,
+            trace=work.trace,
+        )
+        started_at, began = clock.now_ms(), time.perf_counter()
+        common = {
+            **about(work),
+            "n": work.n,
+            "execution": context.execution,
+            "started_at": started_at,
+            "worker": self.id,
+        }
+        start = self._outbox.add([], [Started(**common)])
+        waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
+        metrics.wait_seconds.labels(work.lane, work.priority).observe(max(waited, 0) / 1000)
+        timeout = work.timeout or handler.timeout or self._settings.worker.timeout
+        execution, result = await self._executor.run(handler, work.payload, context, timeout)
+        metrics.run_seconds.labels(work.lane).observe(time.perf_counter() - began)
+        metrics.attempts.labels(work.lane, execution.outcome).inc()
+        finished_at = max(clock.now_ms(), started_at)
+        policy = resolve(self._default_policy, handler.retry, work.retry)
+        following = outcome.after(work, execution, policy, finished_at, clock.chance())
+        self._report(work, execution, following)
+        event = Ended(
+            **common,
+            finished_at=finished_at,
+            outcome=execution.outcome,
+            state=following.state,
+            due_at=following.message.due_at if following.message and following.delay is not None else None,
+            error=execution.error,
+            result=result,
+        )
+        if not start.taken:
+            start.events = ()  # the end says all that the start would have said
+        self._outbox.add(self._messages(following), [event], self._settled(step))
+
+    def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
+        if following.state in FINAL:
+            metrics.final.labels(work.lane, following.state).inc()
+        elif following.state is JobState.RETRYING:
+            metrics.retries.labels(work.lane).inc()
+        if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
+            _logger.warning(
+                "attempt failed",
+                app=work.app,
+                job=work.id,
+                run=work.run,
+                attempt=work.n,
+                type=work.type,
+                outcome=str(execution.outcome),
+                error=execution.error.type if execution.error else None,
+                next=str(following.state),
+                delay=following.delay,
+            )
+
+    def _messages(self, following: outcome.Next) -> Sequence[Outgoing]:
+        """The message that carries a job on: into the delay ladder, or to its lane's parked jobs."""
+        work = following.message
+        if work is None:
+            return ()
+        headers = work.trace.model_dump(exclude_none=True) if work.trace else None
+        if following.delay is None:
+            return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
+        hop = ladder.enter(following.delay, work.lane, work.priority)
+        return (Outgoing(self._names.delay(hop.level), hop.routing_key, work.encode(), headers),)
+
+    def _settled(self, step: _Step) -> Callable[[], None]:
+        def settle() -> None:
+            self._steps.pop(step.key, None)
+            for delivery in step.deliveries:
+                self._consumer.done(delivery)
+
+        return settle
+
+    async def _declare_again(self) -> None:
+        topology = build(self._names, self._settings.lanes)
+        try:
+            await declare(self._settings.amqp.url.get_secret_value(), topology)
+        except BrokerError as error:
+            _logger.error("cannot declare the topology", error=str(error))
+
+
+class _History:
+    """Asks MongoDB whether a step's run is over; no answer means: run it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+        self._jobs = JobStore(self._database)
+        self._away_until = 0.0
+
+    async def is_final(self, work: WorkMessage) -> bool:
+        """Whether history has a later run, or a final state of this one."""
+        if time.monotonic() < self._away_until:
+            return False
+        try:
+            found = await asyncio.wait_for(self._jobs.run_and_state(work.app, work.id), HISTORY_TIMEOUT)
+        except Exception as error:
+            self._away_until = time.monotonic() + HISTORY_PAUSE
+            _logger.warning("history cannot be asked; running the step", error=type(error).__name__)
+            return False
+        if found is None:
+            return False
+        run, state = found
+        return run > work.run or (run == work.run and state in FINAL)
+
+    def close(self) -> None:
+        self._database.close()

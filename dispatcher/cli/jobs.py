@@ -1,0 +1,137 @@
+"""``dispatcher jobs``: history."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dispatcher.cli import output
+from dispatcher.cli.session import run_operation
+from dispatcher.core.history import Document
+from dispatcher.edges.mongo import JobFilter
+from dispatcher.services.operations import Operations
+from schemas import JobState
+
+
+@click.group()
+def jobs() -> None:
+    """Jobs in history: list, show, retry."""
+
+
+@jobs.command("list")
+@click.option("--state", "states", multiple=True, type=click.Choice(list(JobState)), help="Only jobs in this state.")
+@click.option("--app", help="Only this application's jobs.")
+@click.option("--type", "job_type", help="Only jobs of this type.")
+@click.option("--tag", help="Only jobs with this tag.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
+def list_jobs(
+    states: tuple[str, ...], app: str | None, job_type: str | None, tag: str | None, limit: int, as_json: bool
+) -> None:
+    """List jobs, the last accepted first."""
+    where = JobFilter(states=tuple(str(s) for s in states), app=app, type=job_type, tag=tag)
+    found = run_operation(lambda operations: operations.jobs.list(where, limit))
+    show_jobs(found, as_json)
+
+
+def show_jobs(found: list[Document], as_json: bool) -> None:
+    """A table of jobs, or their documents."""
+    if as_json:
+        output.emit_json([output.with_times(doc) for doc in found])
+        return
+    rows = [
+        (
+            doc["app"],
+            doc["id"],
+            doc["type"],
+            doc["priority"] or "-",
+            output.state(doc["state"] or "-"),
+            len(doc["attempts"]),
+            output.clock(doc["accepted_at"]),
+            output.duration(doc.get("run_ms")),
+            (doc.get("error") or {}).get("type", ""),
+        )
+        for doc in found
+    ]
+    output.table(None, ["app", "id", "type", "priority", "state", ">tries", "accepted", ">ran", "error"], rows)
+
+
+@jobs.command("show")
+@click.argument("job_id", metavar="ID")
+@click.option("--app", help="The application, where several have this id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def show(job_id: str, app: str | None, as_json: bool) -> None:
+    """Show a job and the timeline of its attempts. ID may be APP:ID."""
+    doc = run_operation(lambda operations: operations.find(job_id, app))
+    if as_json:
+        output.emit_json(output.with_times(doc))
+        return
+    show_job(doc)
+
+
+def show_job(doc: Document) -> None:
+    """A job for people: its fields, then its attempts."""
+    fields: list[tuple[str, Any]] = [
+        ("job", doc["_id"]),
+        ("type", doc["type"]),
+        ("lane, priority", f"{doc['lane']}, {doc['priority']}"),
+        ("state", output.state(doc["state"] or "-")),
+        ("run", doc["run"]),
+        ("accepted", output.iso(doc["accepted_at"])),
+        ("finished", output.iso(doc["finished_at"]) or "-"),
+    ]
+    if doc.get("due_at"):
+        fields.append(("due", output.iso(doc["due_at"])))
+    for name in ("payload", "tags", "result"):
+        if doc.get(name) is not None:
+            fields.append((name, output.plain(json.dumps(doc[name], ensure_ascii=False, default=str), 400)))
+    if error := doc.get("error"):
+        fields.append(("error", output.plain(f"{error['type']}: {error['message']}", 400)))
+    output.table(None, ["", ""], fields)
+    output.table(
+        "Attempts",
+        [">run", ">attempt", ">started after", ">ran", "outcome", "error", "worker"],
+        _timeline(doc),
+    )
+
+
+def _timeline(doc: Document) -> list[tuple[Any, ...]]:
+    rows = []
+    for attempt in doc["attempts"]:
+        finished, started = attempt["finished_at"], attempt["started_at"]
+        rows.append(
+            (
+                attempt["run"],
+                attempt["n"],
+                output.duration(started - doc["accepted_at"]),
+                output.duration(finished - started) if finished is not None else "-",
+                output.state(attempt["outcome"] or "running or lost"),
+                (attempt.get("error") or {}).get("type", ""),
+                attempt["worker"],
+            )
+        )
+    return rows
+
+
+@jobs.command("retry")
+@click.argument("job_id", metavar="ID")
+@click.option("--app", help="The application, where several have this id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run.")
+def retry(job_id: str, app: str | None, as_json: bool) -> None:
+    """Start a new run of a finished job, from history."""
+
+    async def action(operations: Operations) -> dict[str, Any]:
+        doc = await operations.find(job_id, app)
+        return {"app": doc["app"], "id": doc["id"], "run": await operations.retry(doc)}
+
+    report_run(run_operation(action, publishes=True), as_json)
+
+
+def report_run(started: dict[str, Any], as_json: bool) -> None:
+    """Say which run was started."""
+    if as_json:
+        output.emit_json(started)
+    else:
+        output.say(f"job {started['app']}:{started['id']}: run {started['run']} started")

@@ -1,0 +1,101 @@
+"""How commands show things: tables for people, one JSON document for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_TIMES = {"accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at"}
+
+STATE_STYLES = {
+    "succeeded": "green",
+    "running": "cyan",
+    "retrying": "yellow",
+    "failed": "red",
+    "timed_out": "red",
+    "rejected": "red",
+    "cancelled": "magenta",
+    "revoked": "red",
+    "active": "green",
+}
+
+
+def console() -> Console:
+    """Data on stdout; colours only on a terminal, and as wide as it must be elsewhere."""
+    out = sys.stdout
+    return Console(file=out, width=None if out.isatty() else 160, highlight=False)
+
+
+def say(text: str) -> None:
+    """A message for people, on stderr."""
+    click.echo(text, err=True)
+
+
+def emit_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def iso(ms: int | None) -> str | None:
+    """Milliseconds since the epoch as RFC 3339, UTC."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def with_times(value: Any) -> Any:
+    """A document with its times as RFC 3339."""
+    if isinstance(value, list):
+        return [with_times(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    shown = {}
+    for name, item in value.items():
+        if name in _TIMES:
+            shown[name] = iso(item)
+        else:
+            shown[name] = item if name in ("payload", "result") else with_times(item)
+    return shown
+
+
+def clock(ms: int | None) -> str:
+    """A time for a table cell: local date and time, to the second."""
+    return "" if ms is None else datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(ms: float | None) -> str:
+    """Milliseconds for people."""
+    if ms is None:
+        return "-"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms / 60_000:.1f} min"
+
+
+def state(name: str) -> Text:
+    """A state in its colour."""
+    return Text(name, style=STATE_STYLES.get(name, ""))
+
+
+def plain(text: str, limit: int = 80) -> Text:
+    """Foreign text for a cell: one line, no control characters (they could drive the terminal)."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return Text(line if len(line) <= limit else line[: limit - 1] + "…")
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on stdout; columns whose name begins with ">" are aligned right."""
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        shown.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        shown.add_row(*(cell if isinstance(cell, Text) else plain(str(cell)) for cell in row))
+    console().print(shown)

@@ -1,0 +1,90 @@
+"""``dispatcher publish``: one job from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dispatcher.cli import output
+from dispatcher.cli.session import settings
+from dispatcher.client import Client, Receipt
+from dispatcher.edges.amqp import check_broker
+from schemas import PRIORITIES
+
+KEY_VARIABLE = "DISPATCHER_API_KEY"
+
+
+@click.command()
+@click.argument("job_type", metavar="TYPE")
+@click.argument("payload", default="{}")
+@click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
+@click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")
+@click.option("--lane", help="Work queue family.")
+@click.option("--timeout", type=float, help="Seconds for one attempt.")
+@click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
+@click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help=f"File with the key; else ${KEY_VARIABLE}.")
+@click.option("--wait", type=float, default=10.0, show_default=True, help="Seconds to wait for intake's answer; 0: none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_json: bool, **options: Any) -> None:
+    """Publish one job of TYPE. PAYLOAD is a JSON object, or - to read it from stdin."""
+    fields = {name: options[name] for name in ("priority", "lane", "timeout") if options[name] is not None}
+    if options["tags"]:
+        fields["tags"] = list(options["tags"])
+    if options["retry"] is not None:
+        fields["retry"] = _json(options["retry"], "--retry")
+    text = sys.stdin.read() if payload == "-" else payload
+    receipt = asyncio.run(
+        _publish(_key(key_file), job_type, _json(text, "PAYLOAD"), options["job_id"], fields, wait)
+    )
+    _report(receipt, as_json)
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=where) from None
+
+
+def _key(file: str | None) -> str:
+    key = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(KEY_VARIABLE, "")
+    if not key:
+        raise click.UsageError(f"no API key: set {KEY_VARIABLE} or give --key-file (dispatcher keys create makes one)")
+    return key
+
+
+async def _publish(
+    key: str, job_type: str, payload: Any, job_id: str | None, fields: dict[str, Any], wait: float
+) -> Receipt:
+    loaded = settings()
+    url = loaded.amqp.url.get_secret_value()
+    await check_broker(url)
+    async with Client(url, key, prefix=loaded.amqp.prefix) as client:
+        if not wait:
+            return Receipt(await client.publish(job_type, payload, id=job_id, **fields), True, message="not waited for")
+        try:
+            return await client.submit(job_type, payload, id=job_id, wait=wait, **fields)
+        except TimeoutError:
+            return Receipt(job_id, True, message=f"intake has not answered within {wait:g} s; is it running?")
+
+
+def _report(receipt: Receipt, as_json: bool) -> None:
+    if as_json:
+        error = {"code": receipt.code, "message": receipt.message} if receipt.code else None
+        status = "accepted" if receipt.accepted else "rejected"
+        if receipt.accepted and receipt.message:
+            status = "published"
+        output.emit_json({"id": receipt.id, "status": status, **({"error": error} if error else {})})
+    elif receipt.accepted:
+        if receipt.message:
+            output.say(f"published; {receipt.message}")
+        click.echo(receipt.id or "")
+    if not receipt.accepted:
+        raise click.ClickException(f"refused: {receipt.code}: {receipt.message}")

@@ -1,0 +1,55 @@
+"""What commands share: the settings, and operations with their connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from config import Settings, load_settings
+from dispatcher.edges import log
+from dispatcher.edges.amqp import check_broker
+from dispatcher.services.operations import Operations
+
+Result = TypeVar("Result")
+
+
+def settings() -> Settings:
+    """The settings, with logging set up for a short command: warnings only.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    loaded = load_settings()
+    log.configure("error", loaded.log.format)
+    return loaded
+
+
+def run_operation(action: Callable[[Operations], Awaitable[Result]], *, publishes: bool = False) -> Result:
+    """Run an action on the installation.
+
+    Raises:
+        BrokerError: it publishes, and RabbitMQ cannot be used.
+        DatabaseError: MongoDB cannot be used.
+    """
+
+    async def run() -> Result:
+        async with _operations(settings(), publishes) as operations:
+            return await action(operations)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _operations(loaded: Settings, publishes: bool) -> AsyncIterator[Operations]:
+    if publishes:
+        await check_broker(loaded.amqp.url.get_secret_value())
+    operations = Operations(loaded)
+    try:
+        if publishes:
+            await operations.publisher.start()
+        yield operations
+    finally:
+        await operations.publisher.close()
+        operations.close()

@@ -1,0 +1,245 @@
+"""Intake: every message of ``intake.v1`` becomes a job in a work queue, or a refusal in ``rejected``.
+
+A message is acknowledged once the broker has confirmed what replaces it: the work message with its event, the
+refusal, or the message itself put off. What happens at a ``kill -9``:
+
+- before that confirm: the message is delivered again; a job may be published twice (same id where the client gave one);
+- after it and before the acknowledgement: likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from config import Settings
+from dispatcher.core import keys
+from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type
+from dispatcher.core.refusals import Code, Refusal
+from dispatcher.core.topology import Names, build, work_key
+from dispatcher.edges import clock, log, metrics
+from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.mongo import Database, KeyStore
+from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
+from schemas import Event, Refused
+
+_logger = log.get("intake")
+
+KEY_HEADER = "x-api-key"
+REASON_HEADER = "x-rejected-reason"
+SIZE_HEADER = "x-original-size"
+#: A refused body over the size limit is cut to this many bytes.
+CUT_BYTES = 65_536
+
+_REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
+
+
+class Intake:
+    """The intake service."""
+
+    name = "intake"
+
+    def __init__(self, settings: Settings) -> None:
+        amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
+        self._settings = settings
+        self._names = names = Names(amqp.prefix)
+        self._topology = build(names, settings.lanes)
+        self._rules = Rules(frozenset(settings.lanes), settings.types, settings.intake.max_body_bytes)
+        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+        self._keys = KeyCache(
+            KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
+        )
+        self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        self._consumer = Consumer(
+            url,
+            "intake",
+            [
+                Subscription(names.intake, settings.intake.prefetch),
+                Subscription(names.unrouted, 50),
+                Subscription(names.intake_dead, 50),
+            ],
+            self._take,
+            heartbeat=amqp.heartbeat,
+        )
+        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, self._declare_again)
+        self._unseen: list[tuple[str, Delivery]] = []
+        self._unseen_wake = asyncio.Event()
+        self._lookup: asyncio.Task[None] | None = None
+        self._replies: set[asyncio.Task[None]] = set()
+
+    def checks(self) -> dict[str, bool]:
+        """Broker, database, consumers, and no queue missing."""
+        return {
+            "publisher": self._publisher.ready,
+            "consumer": self._consumer.ready,
+            "keys": self._keys.ready,
+            "routable": not self._outbox.stuck,
+        }
+
+    async def start(self) -> None:
+        """Begin to work; RabbitMQ and MongoDB may be away."""
+        self._keys.start()
+        self._lookup = asyncio.create_task(self._look_up(), name="key look-ups")
+        await self._publisher.start()
+        self._outbox.start()
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Finish what was taken, then close."""
+        await self._consumer.stop()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._outbox.drain(), 10)
+        await self._consumer.flush()
+        await self._outbox.close()
+        await self._consumer.close()
+        await self._publisher.close()
+        if self._lookup is not None:
+            self._lookup.cancel()
+        await self._keys.stop()
+        self._database.close()
+
+    def _take(self, delivery: Delivery) -> None:
+        """Decide on one message; a fault of ours refuses that message and nothing else."""
+        try:
+            if delivery.queue == self._names.intake:
+                self._judge(delivery)
+            else:
+                self._empty(delivery)
+        except NotLoaded:
+            self._unseen.append((identify(delivery.headers.get(KEY_HEADER)), delivery))
+            self._unseen_wake.set()
+        except KeysAway:
+            self._put_off(delivery)
+        except Exception as error:
+            _logger.exception("intake failed on a message", error=type(error).__name__)
+            self._refuse(delivery, Refusal(Code.CRASHED_INTAKE, "intake failed on this message"), None)
+
+    def _judge(self, delivery: Delivery) -> None:
+        record: keys.KeyRecord | None = None
+        now = clock.now_ms()
+        try:
+            record = self._authenticated(delivery, now)
+            admitted = admit(_submission(delivery), record, self._rules, now, clock.random_bits())
+        except Refusal as refusal:
+            self._refuse(delivery, refusal, record)
+            return
+        work = admitted.work
+        headers = work.trace.model_dump(exclude_none=True) if work.trace else None
+        message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), headers)
+        metrics.accepted.labels(work.lane, work.priority).inc()
+        self._outbox.add(
+            [message], [admitted.event], partial(self._settled, delivery, {"id": work.id, "status": "accepted"})
+        )
+
+    def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
+        api_key = delivery.headers.get(KEY_HEADER)
+        return authenticate(api_key, self._keys.get(identify(api_key)), now)
+
+    def _empty(self, delivery: Delivery) -> None:
+        """A message that missed intake (``unrouted``) or that the broker took away from it goes to ``rejected``."""
+        record = None
+        with contextlib.suppress(Refusal, KeysAway, NotLoaded):
+            record = self._authenticated(delivery, clock.now_ms())
+        if delivery.queue == self._names.unrouted:
+            sentence = "no intake queue took this message; publish it again after `dispatcher topology apply`"
+        else:
+            sentence = "intake gave this message up; publish it again"
+        self._refuse(delivery, Refusal(Code.CRASHED_INTAKE, sentence), record)
+
+    def _refuse(self, delivery: Delivery, refusal: Refusal, record: keys.KeyRecord | None) -> None:
+        metrics.refused.labels(refusal.code).inc()
+        headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
+        body = keys.redact(delivery.body)
+        if len(delivery.body) > self._rules.max_body_bytes:
+            headers[SIZE_HEADER] = len(delivery.body)
+            body = body[:CUT_BYTES]
+        events: list[Event] = []
+        reply: dict[str, Any] = {"id": None, "status": "rejected"}
+        reply["error"] = {"code": str(refusal.code), "message": refusal.sentence}
+        if record is not None:
+            reply["id"] = job_id = clock.new_id()
+            events.append(
+                Refused(
+                    app=record.app,
+                    id=job_id,
+                    key_id=record.id,
+                    type=delivery.routing_key if is_type(delivery.routing_key) else "",
+                    at=clock.now_ms(),
+                    code=refusal.code,
+                    message=refusal.sentence,
+                )
+            )
+        message = Outgoing("", self._names.rejected, body, headers)
+        self._outbox.add([message], events, partial(self._settled, delivery, reply))
+
+    def _put_off(self, delivery: Delivery) -> None:
+        """Nobody can say whether the key is good: the message waits in the broker, out of the way of others."""
+        metrics.deferred.inc()
+        kept = {
+            name: delivery.headers[name]
+            for name in (KEY_HEADER, "traceparent", "tracestate")
+            if name in delivery.headers
+        }
+        message = Outgoing(
+            self._names.intake_deferred,
+            delivery.routing_key,
+            delivery.body,
+            kept,
+            delivery.correlation_id,
+            delivery.reply_to,
+        )
+        self._outbox.add([message], [], partial(self._consumer.done, delivery))
+
+    def _settled(self, delivery: Delivery, reply: dict[str, Any]) -> None:
+        self._consumer.done(delivery)
+        if delivery.reply_to and self._may_reply(delivery.reply_to):
+            task = asyncio.create_task(self._publisher.send(_reply(delivery, reply)))
+            self._replies.add(task)
+            task.add_done_callback(self._replies.discard)
+
+    def _may_reply(self, reply_to: str) -> bool:
+        allowed = (*_REPLY_QUEUES, *self._settings.intake.reply_prefixes)
+        return reply_to.startswith(allowed) and not reply_to.startswith(self._names.own_queues)
+
+    async def _look_up(self) -> None:
+        """Ask the database for keys that are not in memory, many at once, while other messages go on."""
+        while True:
+            await self._unseen_wake.wait()
+            self._unseen_wake.clear()
+            unseen, self._unseen = self._unseen, []
+            again: Callable[[Delivery], None] = self._take
+            try:
+                await self._keys.load(key_id for key_id, _ in unseen)
+            except KeysAway:
+                again = self._put_off
+            for _, delivery in unseen:
+                again(delivery)
+
+    async def _declare_again(self) -> None:
+        """A queue of ours is missing: somebody deleted it, or a lane is new."""
+        try:
+            await declare(self._settings.amqp.url.get_secret_value(), self._topology)
+        except BrokerError as error:
+            _logger.error("cannot declare the topology", error=str(error))
+
+
+def _submission(delivery: Delivery) -> Submission:
+    headers = delivery.headers
+    return Submission(
+        delivery.routing_key,
+        delivery.body,
+        headers.get(KEY_HEADER),
+        headers.get("traceparent"),
+        headers.get("tracestate"),
+    )
+
+
+def _reply(delivery: Delivery, reply: dict[str, Any]) -> Outgoing:
+    correlation = delivery.correlation_id
+    if correlation and keys.redact(correlation.encode()) != correlation.encode():
+        correlation = None
+    return Outgoing("", delivery.reply_to or "", json.dumps(reply).encode(), correlation_id=correlation)

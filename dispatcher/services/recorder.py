@@ -1,0 +1,199 @@
+"""The recorder: events from ``history.v1`` become job documents in MongoDB, in bulk.
+
+Event messages are acknowledged once their documents are written to the majority. A ``kill -9`` before that delivers
+them again, and merging them again changes nothing. While MongoDB is away nothing is held: the events wait in the
+broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from config import Settings
+from dispatcher.core.history import document_id
+from dispatcher.core.topology import Names
+from dispatcher.edges import log, metrics
+from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
+from dispatcher.edges.mongo import Database, DatabaseError, JobStore, StatisticsStore, Unstorable
+from dispatcher.edges.mongo.stats import minute_of
+from schemas import Event, EventBatch, Refused
+from schemas.events import encode_batches
+
+_logger = log.get("recorder")
+
+ERROR_HEADER = "x-error"
+#: Pause between two looks for a database that is away, in seconds.
+AWAY_PAUSE = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    delivery: Delivery
+    events: Sequence[Event]
+
+
+class Recorder:
+    """The recorder service."""
+
+    name = "recorder"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = Names(settings.amqp.prefix)
+        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+        self._jobs = JobStore(self._database)
+        self._stats = StatisticsStore(self._database)
+        self._publisher = Publisher(
+            settings.amqp.url.get_secret_value(),
+            "recorder",
+            timeout=settings.amqp.publish_timeout,
+            heartbeat=settings.amqp.heartbeat,
+        )
+        self._consumer = self._new_consumer()
+        self._held: list[_Held] = []
+        self._poison: list[tuple[Delivery, str]] = []
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._database_fine = False
+        self._task: asyncio.Task[None] | None = None
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(
+            self._settings.amqp.url.get_secret_value(),
+            "recorder",
+            [Subscription(self._names.history, self._settings.recorder.prefetch)],
+            self._take,
+            heartbeat=self._settings.amqp.heartbeat,
+        )
+
+    def checks(self) -> dict[str, bool]:
+        """Broker, database and consumer."""
+        return {
+            "publisher": self._publisher.ready,
+            "consumer": self._consumer.ready,
+            "database": self._database_fine,
+        }
+
+    async def start(self) -> None:
+        """Begin to work; RabbitMQ and MongoDB may be away."""
+        await self._publisher.start()
+        self._task = asyncio.create_task(self._run(), name="recorder")
+
+    async def stop(self) -> None:
+        """Write what was taken, then close."""
+        await self._consumer.stop()
+        self._arrived.set()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), 10)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._consumer.close()
+        await self._publisher.close()
+        self._database.close()
+
+    def _take(self, delivery: Delivery) -> None:
+        self._idle.clear()
+        try:
+            self._held.append(_Held(delivery, EventBatch.decode(delivery.body).events))
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            self._poison.append((delivery, f"not a batch of events: {first['msg']}"))
+        self._arrived.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wait_for_database()
+            await self._consumer.start()
+            try:
+                await self._record_until_away()
+            except DatabaseError as error:
+                _logger.warning("MongoDB is away; events wait in the broker", error=type(error).__name__)
+            finally:
+                # unacknowledged messages go back to the queue with the connection
+                self._database_fine = False
+                await self._consumer.close()
+            self._held.clear()
+            self._poison.clear()
+            self._idle.set()
+            self._consumer = self._new_consumer()
+
+    async def _wait_for_database(self) -> None:
+        while True:
+            try:
+                await self._database.ping()
+                self._database_fine = True
+                return
+            except DatabaseError as error:
+                _logger.warning("cannot reach MongoDB", error=type(error).__name__)
+                await asyncio.sleep(AWAY_PAUSE)
+
+    async def _record_until_away(self) -> None:
+        while True:
+            await self._arrived.wait()
+            # a job's events follow each other closely: gathered, they make one write instead of two
+            await asyncio.sleep(self._settings.recorder.window)
+            self._arrived.clear()
+            await self._park_poison()
+            while self._held:
+                await self._write(self._next_window())
+            self._idle.set()
+
+    def _next_window(self) -> list[_Held]:
+        events = taken = 0
+        for held in self._held:
+            if taken and events + len(held.events) > self._settings.recorder.max_events:
+                break
+            events += len(held.events)
+            taken += 1
+        window, self._held = self._held[:taken], self._held[taken:]
+        return window
+
+    async def _write(self, window: list[_Held]) -> None:
+        groups: dict[str, list[Event]] = {}
+        minutes: set[int] = set()
+        for held in window:
+            for event in held.events:
+                groups.setdefault(document_id(event.app, event.id), []).append(event)
+                minutes.add(minute_of(event.at if isinstance(event, Refused) else event.accepted_at))
+        began = time.perf_counter()
+        await self._stats.mark_dirty(minutes)
+        refused = await self._jobs.record(groups)
+        metrics.record_seconds.observe(time.perf_counter() - began)
+        count = sum(len(held.events) for held in window)
+        metrics.record_events.observe(count)
+        metrics.recorded.inc(count)
+        await self._park_unstorable(refused)
+        for held in window:
+            self._consumer.done(held.delivery)
+        await self._consumer.flush()
+
+    async def _park_unstorable(self, refused: Sequence[Unstorable]) -> None:
+        messages = []
+        for item in refused:
+            metrics.unrecorded.inc(len(item.events))
+            _logger.error("MongoDB refuses a document", reason=item.reason, app=item.events[0].app)
+            for body in encode_batches(item.events):
+                messages.append(Outgoing("", self._names.unrecorded, body, {ERROR_HEADER: item.reason}))
+        if messages:
+            await self._publisher.publish(messages)
+
+    async def _park_poison(self) -> None:
+        poison, self._poison = self._poison, []
+        if not poison:
+            return
+        messages = [Outgoing("", self._names.unrecorded, d.body, {ERROR_HEADER: reason}) for d, reason in poison]
+        returned = set(await self._publisher.publish(messages))
+        for index, (delivery, reason) in enumerate(poison):
+            metrics.unrecorded.inc()
+            _logger.error("message in history is not ours", reason=reason)
+            if index not in returned:
+                self._consumer.done(delivery)
+        await self._consumer.flush()

@@ -1,0 +1,116 @@
+"""The scheduler: what is periodic, and what strayed.
+
+It puts together the statistics of quiet minutes, and brings back messages in ``stray.v1``: steps of jobs that left
+the delay ladder for a work queue that is not there, or that the broker took out of one. Two may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from pydantic import ValidationError
+
+from config import Settings
+from dispatcher.core.topology import Names, build, work_key
+from dispatcher.edges import clock, log, metrics
+from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.mongo import Database, DatabaseError, StatisticsStore
+from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
+from schemas.events import about
+
+_logger = log.get("scheduler")
+
+ERROR_HEADER = "x-error"
+
+
+class Scheduler:
+    """The scheduler service."""
+
+    name = "scheduler"
+
+    def __init__(self, settings: Settings) -> None:
+        amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
+        self._settings = settings
+        self._names = names = Names(amqp.prefix)
+        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+        self._stats = StatisticsStore(self._database)
+        self._publisher = Publisher(url, "scheduler", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        self._consumer = Consumer(
+            url, "scheduler", [Subscription(names.stray, 100)], self._bring_back, heartbeat=amqp.heartbeat
+        )
+        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, self._declare_again)
+        self._database_fine = False
+        self._task: asyncio.Task[None] | None = None
+
+    def checks(self) -> dict[str, bool]:
+        """Broker, database and consumer."""
+        return {
+            "publisher": self._publisher.ready,
+            "consumer": self._consumer.ready,
+            "database": self._database_fine,
+        }
+
+    async def start(self) -> None:
+        """Begin to work; RabbitMQ and MongoDB may be away."""
+        await self._publisher.start()
+        self._outbox.start()
+        await self._consumer.start()
+        self._task = asyncio.create_task(self._roll_up(), name="statistics")
+
+    async def stop(self) -> None:
+        """Finish what was taken, then close."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._consumer.stop()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._outbox.drain(), 10)
+        await self._consumer.flush()
+        await self._outbox.close()
+        await self._consumer.close()
+        await self._publisher.close()
+        self._database.close()
+
+    async def _roll_up(self) -> None:
+        while True:
+            try:
+                metrics.rolled_up.inc(await self._stats.roll_up(self._settings.scheduler.rollup_quiet))
+                self._database_fine = True
+            except DatabaseError as error:
+                self._database_fine = False
+                _logger.warning("cannot put statistics together", error=type(error).__name__)
+            await asyncio.sleep(self._settings.scheduler.rollup_interval)
+
+    def _bring_back(self, delivery: Delivery) -> None:
+        """A step goes back to its work queue, or is parked where its lane is gone from the configuration."""
+
+        def settled() -> None:
+            self._consumer.done(delivery)
+
+        try:
+            work = WorkMessage.decode(delivery.body)
+        except ValidationError:
+            headers = {ERROR_HEADER: "not a work message"}
+            self._outbox.add([Outgoing("", self._names.parked("default"), delivery.body, headers)], [], settled)
+            return
+        _logger.warning("bringing a job back", app=work.app, job=work.id, run=work.run, attempt=work.n)
+        if work.lane in self._settings.lanes:
+            message = Outgoing(self._names.work, work_key(work.lane, work.priority), delivery.body)
+            self._outbox.add([message], [], settled)
+        else:
+            self._park(work, settled)
+
+    def _park(self, work: WorkMessage, settled) -> None:  # type: ignore[no-untyped-def]
+        error = ErrorInfo(type="no_lane", message=f"lane {work.lane} is no longer in the configuration")
+        parked = work.model_copy(update={"error": error})
+        event: Event = Moved(**about(work), at=clock.now_ms(), state=JobState.FAILED, error=error)
+        self._outbox.add([Outgoing("", self._names.parked("default"), parked.encode())], [event], settled)
+
+    async def _declare_again(self) -> None:
+        try:
+            await declare(
+                self._settings.amqp.url.get_secret_value(), build(self._names, self._settings.lanes)
+            )
+        except BrokerError as error:
+            _logger.error("cannot declare the topology", error=str(error))

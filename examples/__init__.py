@@ -1,0 +1,1 @@
+"""Example handlers; run them with: dispatcher worker examples.handlers:jobs"""
