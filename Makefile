@@ -1,0 +1,59 @@
+# Plain `make` lists the targets. Each installs what it needs first, into .venv alone.
+# ARGS="…" is passed on: make test ARGS="tests/unit -k backoff", make up ARGS="--help".
+# AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check bench lock clean
+
+BIN := .venv/bin
+SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## install the project and its tools into .venv, pinned and checked by hash
+
+demo: install ## run a few hundred jobs end to end on real servers, and show what happened
+	@$(BIN)/python -m dev.demo $(ARGS)
+
+up: install ## start servers and every service in the foreground, until Ctrl-C (data stays in .servers/up)
+	@$(BIN)/python -m dev.up $(ARGS)
+
+test: install ## run all tests, on real servers
+	@$(BIN)/python -m dev.test $(ARGS)
+
+check: install ## lint, types, import rules and unit tests: under a minute, no server
+	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)
+	@echo "check: format" && $(BIN)/ruff format --check $(SOURCES)
+	@echo "check: types" && $(BIN)/mypy
+	@echo "check: import rules" && $(BIN)/lint-imports --no-cache
+	@echo "check: unit tests" && $(BIN)/pytest -q tests/unit
+
+bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
+	@.venv-bench/bin/python -m bench $(ARGS)
+
+lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgrade takes newer releases)
+	@echo "lock: runtime" && $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt > /dev/null
+	@echo "lock: dev" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev \
+		-c requirements/runtime.txt -o requirements/dev.txt > /dev/null
+	@echo "lock: bench" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group bench \
+		-c requirements/dev.txt -o requirements/bench.txt > /dev/null
+	@echo "lock: tools" && $(COMPILE) $(UPGRADE) --group lock -o requirements/lock.txt > /dev/null
+
+clean: ## stop what runs in .servers and remove it, the environments and the caches
+	@python3 -m dev.clean
+	@rm -rf .venv .venv-bench .venv-lock build dist *.egg-info
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean"
+
+.venv/.installed: requirements/dev.txt pyproject.toml dev/install.sh
+	@dev/install.sh .venv requirements/dev.txt
+
+.venv-bench/.installed: requirements/bench.txt pyproject.toml dev/install.sh
+	@dev/install.sh .venv-bench requirements/bench.txt
+
+.venv-lock/.installed: requirements/lock.txt dev/install.sh
+	@dev/install.sh .venv-lock requirements/lock.txt --tools-only
