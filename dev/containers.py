@@ -18,7 +18,7 @@ def rabbit_container(timeout: float = 120) -> Iterator[tuple[str, str]]:
     """A RabbitMQ: its AMQP URL and that of its management interface."""
     with DockerContainer(RABBIT_IMAGE).with_exposed_ports(5672, 15672) as container:
         host = container.get_container_host_ip()
-        url = f"amqp://guest:guest@{host}:{container.get_exposed_port(5672)}/"
+        url = f"amqp://guest:guest@{host}:{container.get_exposed_port(5672)}"
         if not wait_until(lambda: amqp_answers(url) is not None, timeout, 0.2):
             raise ServerError(f"the container of {RABBIT_IMAGE} did not answer within {timeout:.0f} s")
         yield url, f"http://{host}:{container.get_exposed_port(15672)}"

@@ -45,7 +45,8 @@ def rabbit_programs(log: Log) -> RabbitPrograms:
     found = _find_rabbit()
     if found is None and _can_apt():
         log("servers: installing Debian's rabbitmq-server (once; about a minute)")
-        _apt_install("rabbitmq-server")
+        with _services_stay_disabled():
+            _apt_install("rabbitmq-server")
         found = _find_rabbit()
     if found is None:
         raise ServerError(_HOW_TO_RABBIT)
@@ -68,6 +69,14 @@ def mongod_program(cache: Path, log: Log) -> Path:
     return kept
 
 
+def apt_programs(package: str, program: str) -> None:
+    """Have a Debian package's program on PATH; ServerError says what to install where we may not."""
+    if shutil.which(program) is None and _can_apt():
+        _apt_install(package)
+    if shutil.which(program) is None:
+        raise ServerError(f"{program} is missing: on Debian or Ubuntu, sudo apt-get install {package}")
+
+
 def _find_rabbit() -> RabbitPrograms | None:
     epmd = shutil.which("epmd")
     folders = [_DEBIAN_RABBIT]
@@ -86,7 +95,7 @@ def _can_apt() -> bool:
 
 
 def _apt_install(package: str) -> None:
-    """Install a Debian package, without starting or enabling the service that it brings."""
+    """Install a Debian package, without starting the service that it brings."""
     with _apt, _no_service_starts():
         install = ["install", "--yes", "--no-install-recommends", package]
         if _apt_get(*install).returncode == 0:
@@ -106,7 +115,7 @@ def _apt_get(*words: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Debian's packages start no service meanwhile, and what they enabled is disabled afterwards."""
+    """Debian's packages start no service meanwhile."""
     ours = not _POLICY.exists()
     if ours:
         _POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
@@ -116,8 +125,18 @@ def _no_service_starts() -> Iterator[None]:
     finally:
         if ours:
             _POLICY.unlink(missing_ok=True)
-        if shutil.which("systemctl"):
-            subprocess.run(["systemctl", "disable", "rabbitmq-server", "epmd.socket"], capture_output=True)
+
+
+@contextmanager
+def _services_stay_disabled() -> Iterator[None]:
+    """RabbitMQ's package is installed meanwhile: the machine is not to start its services by itself."""
+    units = ["rabbitmq-server.service"]
+    if shutil.which("epmd") is None:  # else it was the machine's own before
+        units += ["epmd.service", "epmd.socket"]
+    yield
+    for command in (["update-rc.d", "rabbitmq-server", "disable"], ["systemctl", "disable", *units]):
+        if shutil.which(command[0]):
+            subprocess.run(command, capture_output=True)
 
 
 def _download_mongod(target: Path, log: Log) -> None:

@@ -43,7 +43,7 @@ class LocalRabbit:
     @property
     def url(self) -> str:
         """The AMQP URL; known once it was started."""
-        return f"amqp://guest:guest@127.0.0.1:{self._ports['amqp']}/"
+        return f"amqp://guest:guest@127.0.0.1:{self._ports['amqp']}"
 
     @property
     def management_url(self) -> str:

@@ -27,7 +27,7 @@ __all__ = ["Containers", "LocalMongo", "LocalRabbit", "ServerError", "Servers", 
 
 Containers = Literal["compose", "testcontainers", "none"]
 
-DEFAULT_AMQP_URL = "amqp://guest:guest@localhost:5672/"
+DEFAULT_AMQP_URL = "amqp://guest:guest@localhost:5672"
 DEFAULT_MONGO_URL = "mongodb://localhost:27017"
 
 #: Where the management interface is, for tests; not a setting of the product.
@@ -154,7 +154,7 @@ def _from_compose(run: _Run, stops: ExitStack) -> Servers:
     given = replace(found, started=[f"{name} (container of docker-compose.yml)" for name in services])
     if not found.amqp_url:
         management = f"http://127.0.0.1:{ports['RABBITMQ_MANAGEMENT_PORT']}"
-        amqp_url = f"amqp://guest:guest@127.0.0.1:{ports['RABBITMQ_PORT']}/"
+        amqp_url = f"amqp://guest:guest@127.0.0.1:{ports['RABBITMQ_PORT']}"
         given = replace(given, amqp_url=amqp_url, management_url=management)
     if not found.mongo_url:
         mongo_url = f"mongodb://127.0.0.1:{ports['MONGO_PORT']}/?directConnection=true"

@@ -8,7 +8,7 @@ from config import SettingsError
 from consumers.loading import LoadError
 from consumers.registry import RegistryError
 from dispatcher import __version__
-from dispatcher.cli import dead, jobs, keys, publish, run, stats, topology
+from dispatcher.cli import dead, jobs, keys, publish, rejected, run, stats, topology
 from dispatcher.client import PublishFailed
 from dispatcher.edges.amqp import BrokerError
 from dispatcher.edges.http import HttpError
@@ -49,6 +49,7 @@ for command in (
     keys.keys,
     jobs.jobs,
     dead.dead,
+    rejected.rejected,
     stats.stats,
     topology.topology,
 ):

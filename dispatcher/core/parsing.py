@@ -18,7 +18,8 @@ MAX_PAYLOAD_DEPTH = 64
 MAX_BODY_DEPTH = MAX_PAYLOAD_DEPTH + 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
+# matches from every quote on, even where a backslash ends the text: a search that fails is quadratic
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[{\]}]")
 _NON_FINITE = re.compile(r"NaN|Infinity")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -47,15 +48,20 @@ def parse_body(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Refusal(Code.INVALID_UTF8, f"the body is not UTF-8 (byte {error.start})") from None
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except _Repeated:
-        value = json.loads(text, object_pairs_hook=_Repeating.of, parse_constant=_constant)
+        value = _load(text)
     except (ValueError, RecursionError):
         value = _look_again(text)
     _check_depth_and_numbers(value)
     if not isinstance(value, dict):
         raise Refusal(Code.NOT_AN_OBJECT, "the body must be one JSON object")
     return value
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except _Repeated:
+        return json.loads(text, object_pairs_hook=_Repeating.of, parse_constant=_constant)
 
 
 class _Repeating(dict[str, Any]):
@@ -86,7 +92,7 @@ def _look_again(text: str) -> Any:
     bare = _STRING.sub('""', text)
     if _depth(bare) > MAX_BODY_DEPTH:
         raise _too_deep()
-    if _NON_FINITE.search(bare) or any(math.isinf(float(n)) for n in _NUMBER.findall(bare) if "e" in n.lower()):
+    if _NON_FINITE.search(bare) or any(map(_overflows, _NUMBER.findall(bare))):
         raise _not_finite()
     try:
         return json.loads(text, object_pairs_hook=_Repeating.of, parse_int=_int, parse_constant=_constant)
@@ -101,6 +107,11 @@ def _look_again(text: str) -> Any:
 def _int(digits: str) -> int:
     """An integer whose exact value does not matter once it is beyond 64 bits (long ones are slow to read)."""
     return int(digits) if len(digits) <= 20 else (INT64_MAX + 1 if digits[0] != "-" else INT64_MIN - 1)
+
+
+def _overflows(number: str) -> bool:
+    """Whether a number that is not written as an integer is beyond a double's range."""
+    return not number.lstrip("-").isdecimal() and math.isinf(float(number))
 
 
 def _depth(bare: str) -> int:

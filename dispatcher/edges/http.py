@@ -59,6 +59,7 @@ class HttpServer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((self._host, self._wanted))
+            sock.listen()  # from now on, so that who reads the port in the log can connect at once
         except OSError as error:
             sock.close()
             raise HttpError(

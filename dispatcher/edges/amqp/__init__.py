@@ -4,6 +4,7 @@ from dispatcher.edges.amqp.consumer import Consumer, Delivery, Subscription
 from dispatcher.edges.amqp.declare import declare, missing_queues
 from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
 from dispatcher.edges.amqp.outbox import Entry, Outbox
+from dispatcher.edges.amqp.peek import Peeked, peek
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 from dispatcher.edges.amqp.rotate import rotate
 
@@ -15,10 +16,12 @@ __all__ = [
     "Link",
     "Outbox",
     "Outgoing",
+    "Peeked",
     "Publisher",
     "Subscription",
     "check_broker",
     "declare",
     "missing_queues",
+    "peek",
     "rotate",
 ]

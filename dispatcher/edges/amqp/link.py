@@ -19,6 +19,9 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 
 from dispatcher.edges import log
+from dispatcher.edges.amqp import tolerant
+
+tolerant.install()
 
 #: Longest pause between two attempts to connect, in seconds; every consumer is back within 10 s of its broker.
 MAX_PAUSE = 2.0

@@ -1,0 +1,1 @@
+"""Tests: unit (no server), integration (real servers), faults (kills), acceptance (whole journeys)."""
