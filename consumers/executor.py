@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from consumers.context import Context
 from consumers.control import Cancel, Snooze
-from consumers.failures import describe
+from consumers.failures import clean, describe
 from consumers.processes import ChildCrashed, ProcessPool
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
@@ -56,31 +56,17 @@ class Executor:
             return _failed(error, retryable=False), None
         except Exception as error:
             return _failed(error), None
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 result = await self._call(handler, arguments, payload, context)
             return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
-        except Snooze as snooze:
-            return Execution(Outcome.SNOOZED, snooze=snooze.seconds), None
-        except Cancel as cancel:
-            error = ErrorInfo(type="Cancel", message=cancel.reason[:2_000])
-            return Execution(Outcome.CANCELLED, error), None
-        except ResultError as error:
-            return _failed(error, retryable=False), None
-        except ChildCrashed as error:
-            return Execution(Outcome.CRASHED, describe(error), class_names(type(error))), None
-        except TimeoutError as error:
-            if not limit.expired():
-                return _failed(error), None
-            return _timed_out(timeout), None
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            return _failed(error), None
-        except RemoteError as error:
-            return Execution(Outcome.FAILED, error.error, error.names), None
         except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
-            return _failed(error), None
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                raise
+            if isinstance(error, TimeoutError) and limit.expired():
+                return _timed_out(timeout), None
+            return _ended(error), None
         finally:
             context.cancel()
 
@@ -100,7 +86,10 @@ class Executor:
             return await future
         except asyncio.CancelledError:
             _logger.warning(
-                "a thread cannot be stopped; its result is dropped", type=handler.type, app=context.app, job=context.id
+                "a thread cannot be stopped; its result is dropped",
+                type=handler.type,
+                app=context.app,
+                job=context.id,
             )
             raise
 
@@ -125,6 +114,29 @@ class RemoteError(Exception):
         super().__init__(error.message)
         self.error = error
         self.names = names
+
+
+def _being_cancelled() -> bool:
+    """Whether the worker cancelled this task, rather than the handler raising CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _ended(error: BaseException) -> Execution:
+    """What an exception that left the handler means."""
+    match error:
+        case Snooze():
+            return Execution(Outcome.SNOOZED, snooze=error.seconds)
+        case Cancel():
+            return Execution(Outcome.CANCELLED, ErrorInfo(type="Cancel", message=clean(error.reason, 2_000)))
+        case ResultError():
+            return _failed(error, retryable=False)
+        case ChildCrashed():
+            return Execution(Outcome.CRASHED, describe(error), class_names(type(error)))
+        case RemoteError():
+            return Execution(Outcome.FAILED, error.error, error.names)
+        case _:
+            return _failed(error)
 
 
 def _failed(error: BaseException, *, retryable: bool = True) -> Execution:

@@ -18,7 +18,9 @@ def describe(error: BaseException) -> ErrorInfo:
     except Exception as broken:
         message = f"(its message cannot be read: {type(broken).__name__})"
     return ErrorInfo(
-        type=clean(type(error).__name__, 200), message=clean(message, MAX_MESSAGE), traceback=_traceback(error)
+        type=clean(type(error).__name__, 200),
+        message=clean(message, MAX_MESSAGE),
+        traceback=_traceback(error),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ def load_registry(target: str) -> Registry:
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise LoadError(f'"{target}" must be MODULE:REGISTRY, for example examples.handlers:jobs')
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

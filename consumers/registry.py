@@ -132,7 +132,11 @@ class Registry:
 
 
 def _handler(
-    job_type: str, function: Callable[..., Any], timeout: float | None, retry: Retry | None, isolate: str | None
+    job_type: str,
+    function: Callable[..., Any],
+    timeout: float | None,
+    retry: Retry | None,
+    isolate: str | None,
 ) -> Handler:
     if not is_type(job_type):
         raise RegistryError(f'"{job_type}" is not a job type: use dot-separated words of [a-z0-9_-]')
@@ -143,7 +147,13 @@ def _handler(
     takes_context = _takes_context(job_type, function)
     kind: Kind = "process" if isolate else "async" if inspect.iscoroutinefunction(function) else "thread"
     return Handler(
-        job_type, function, kind, timeout, retry.spec() if retry else None, _adapter(job_type, function), takes_context
+        job_type,
+        function,
+        kind,
+        timeout,
+        retry.spec() if retry else None,
+        _adapter(job_type, function),
+        takes_context,
     )
 
 

@@ -31,7 +31,15 @@ from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
-from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.amqp import (
+    Consumer,
+    Delivery,
+    Outbox,
+    Outgoing,
+    Publisher,
+    Subscription,
+    declare_again,
+)
 from dispatcher.edges.mongo import Database, JobStore
 from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, Started, WorkMessage
 from schemas.events import about
@@ -74,7 +82,8 @@ class Worker:
         self._history = _History(settings)
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
         self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
-        self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, self._declare_again)
+        redeclare = partial(declare_again, url, build(self._names, settings.lanes))
+        self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
         self._ready: ReadyJobs[_Step] = ReadyJobs()
         self._steps: dict[StepKey, _Step] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -279,13 +288,6 @@ class Worker:
                 self._consumer.done(delivery)
 
         return settle
-
-    async def _declare_again(self) -> None:
-        topology = build(self._names, self._settings.lanes)
-        try:
-            await declare(self._settings.amqp.url.get_secret_value(), topology)
-        except BrokerError as error:
-            _logger.error("cannot declare the topology", error=str(error))
 
 
 class _History:

@@ -84,7 +84,8 @@ def _output(command: list[str], env: Mapping[str, str]) -> str:
 
 def _declare(env: Mapping[str, str]) -> None:
     made = json.loads(_output(dispatcher("topology", "apply", "--json"), env))
-    out.print(f"[bold]2. Topology[/]  {made['queues']} queues, {made['exchanges']} exchanges, as `dispatcher topology show` lists them")
+    counts = f"{made['queues']} queues, {made['exchanges']} exchanges"
+    out.print(f"[bold]2. Topology[/]  {counts}; `dispatcher topology show` lists them")
 
 
 def _create_key(env: Mapping[str, str]) -> str:
@@ -122,21 +123,32 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 def _publish(found: Servers, env: Mapping[str, str]) -> int:
     command = [sys.executable, "-m", "dev.demo_client", found.amqp_url, env["DISPATCHER_AMQP__PREFIX"]]
     done = json.loads(_output(command, env))
-    out.print(f"[bold]5. Client[/]    published {done['published']} jobs in {done['seconds']} s, each confirmed by the broker\n")
+    out.print(
+        f"[bold]5. Client[/]    published {done['published']} jobs in {done['seconds']} s, confirmed by the broker\n"
+    )
     return int(done["published"])
 
 
 def _watch(db: Any, published: int) -> None:
     """Live progress until every job is final."""
     deadline = time.monotonic() + PATIENCE
-    columns = (TextColumn("   {task.description}"), BarColumn(40), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("   {task.description}"),
+        BarColumn(40),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=out) as progress:
         bar = progress.add_task("jobs in a final state", total=published)
         while True:
-            states = {row["_id"]: row["n"] for row in db.jobs.aggregate([{"$group": {"_id": "$state", "n": {"$sum": 1}}}])}
+            states = {
+                row["_id"]: row["n"] for row in db.jobs.aggregate([{"$group": {"_id": "$state", "n": {"$sum": 1}}}])
+            }
             done = sum(states.get(state, 0) for state in FINAL)
             waiting = ", ".join(f"{n} {state}" for state, n in sorted(states.items()) if state not in FINAL)
-            progress.update(bar, completed=done, description=f"jobs in a final state [dim]({waiting or 'none waits'})[/]")
+            progress.update(
+                bar, completed=done, description=f"jobs in a final state [dim]({waiting or 'none waits'})[/]"
+            )
             if done >= published:
                 return
             if time.monotonic() > deadline:

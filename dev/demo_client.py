@@ -1,6 +1,6 @@
 """The demo's client app, a process of its own: publishes a few hundred jobs of every fate.
 
-    python -m dev.demo_client AMQP_URL PREFIX      (the API key comes in DISPATCHER_API_KEY)
+python -m dev.demo_client AMQP_URL PREFIX      (the API key comes in DISPATCHER_API_KEY)
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def jobs() -> list[Job]:
     made += [("demo.thread", {"seconds": 0.1}, {}) for _ in range(20)]
     made += [("demo.process", {"n": 100_000}, {}) for _ in range(5)]
     # and some that intake refuses
-    made += [("demo.echo", {}, {"prority": "high"}), ("demo.echo", {}, {"timeout": 0}), ("Not A Type", {}, {})]
+    made += [
+        ("demo.echo", {}, {"prority": "high"}),
+        ("demo.echo", {}, {"timeout": 0}),
+        ("Not A Type", {}, {}),
+    ]
     return made
 
 

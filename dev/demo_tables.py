@@ -12,7 +12,13 @@ from rich.table import Table
 PRIORITIES = ("critical", "high", "normal", "low", "background")
 #: Backoff of demo.flaky (the default policy) and demo.hopeless (base 0.5 s), in seconds, by the attempt that failed.
 BACKOFF = {"demo.flaky": {1: 1.0, 2: 2.0, 3: 4.0}, "demo.hopeless": {1: 0.5}}
-STYLES = {"succeeded": "green", "failed": "red", "timed_out": "red", "rejected": "red", "cancelled": "magenta"}
+STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "timed_out": "red",
+    "rejected": "red",
+    "cancelled": "magenta",
+}
 
 
 def _table(title: str, *columns: str) -> Table:

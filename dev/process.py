@@ -27,9 +27,7 @@ class ServerError(RuntimeError):
 class ServerProcess:
     """A program with its output in `folder/<name>.out` and its process id in `folder/<name>.pid`."""
 
-    def __init__(
-        self, name: str, command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.output = folder / f"{name}.out"
         self._command = [str(part) for part in command]

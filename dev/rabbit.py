@@ -152,9 +152,7 @@ class LocalRabbit:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._folder / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
             "RABBITMQ_PID_FILE": str(self._folder / "data" / "node-pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
-            ),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ("-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"),
             # The start script then becomes the node instead of waiting for it: one process to stop or kill.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

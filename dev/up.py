@@ -14,7 +14,6 @@ from pathlib import Path
 from dev.servers import ServerError, Servers, servers, shown
 from dev.signals import ending_unwinds, run_child
 
-
 ENV_FILE = Path(".servers/env")
 EXAMPLE = ("--worker", "examples.handlers:jobs")
 

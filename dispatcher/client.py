@@ -133,7 +133,12 @@ class Client:
         if self._outbox is None or self._publisher is None:
             raise RuntimeError("the client is not connected: use it in a with block, or call connect()")
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.add([message], (), lambda: confirmed.done() or confirmed.set_result(None))
+
+        def settled() -> None:
+            if not confirmed.done():
+                confirmed.set_result(None)
+
+        self._outbox.add([message], (), settled)
         try:
             async with asyncio.timeout(self._timeout):
                 await confirmed

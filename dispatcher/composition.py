@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from config import Settings
 from consumers.loading import load_registry
 from consumers.worker import Worker
@@ -14,7 +16,7 @@ from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
 
 #: Services that ``dispatcher run`` knows.
-SERVICES = {"intake": Intake, "recorder": Recorder, "scheduler": Scheduler}
+SERVICES: dict[str, Callable[[Settings], Service]] = {"intake": Intake, "recorder": Recorder, "scheduler": Scheduler}
 
 
 def topology_of(settings: Settings) -> Topology:

@@ -1,6 +1,6 @@
 """Handlers of the demo, one for each way in which a job can end. Run them with:
 
-    dispatcher worker examples.handlers:jobs
+dispatcher worker examples.handlers:jobs
 """
 
 from __future__ import annotations

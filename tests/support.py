@@ -80,9 +80,7 @@ class Installation:
     async def create_key(self, app: str = "shop", **scopes: Any) -> str:
         """A new key's full text."""
         key, key_id = keys.generate("test", secrets.choice)
-        record = keys.KeyRecord(
-            id=key_id, app=app, hash=keys.digest(key), created_at=clock.now_ms(), **scopes
-        )
+        record = keys.KeyRecord(id=key_id, app=app, hash=keys.digest(key), created_at=clock.now_ms(), **scopes)
         database = Database(self.settings.mongo.url.get_secret_value(), self.settings.mongo.database)
         await KeyStore(database).create(record)
         database.close()
@@ -123,7 +121,10 @@ class Installation:
                     job_type,
                     data,
                     pika.BasicProperties(
-                        delivery_mode=2, content_type="application/json", headers=headers or None, **properties
+                        delivery_mode=2,
+                        content_type="application/json",
+                        headers=headers or None,
+                        **properties,
                     ),
                 )
 

@@ -32,7 +32,7 @@ def list_jobs(
 ) -> None:
     """List jobs, the last accepted first."""
     where = JobFilter(states=tuple(str(s) for s in states), app=app, type=job_type, tag=tag)
-    found = run_operation(lambda operations: operations.jobs.list(where, limit))
+    found = run_operation(lambda operations: operations.jobs.search(where, limit))
     show_jobs(found, as_json)
 
 

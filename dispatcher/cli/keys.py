@@ -68,9 +68,7 @@ def create(
     loaded = settings()
     unknown = [lane for lane in _words(lanes) if lane not in loaded.lanes]
     if unknown:
-        raise click.BadParameter(
-            f"no lane {unknown[0]!r}; there are: {', '.join(loaded.lanes)}", param_hint="--lanes"
-        )
+        raise click.BadParameter(f"no lane {unknown[0]!r}; there are: {', '.join(loaded.lanes)}", param_hint="--lanes")
     key, key_id = core.generate(loaded.keys.env, secrets.choice)
     now = clock.now_ms()
     try:
@@ -101,7 +99,7 @@ def create(
 def list_keys(app: str | None, as_json: bool) -> None:
     """List keys, never their secrets."""
     now = clock.now_ms()
-    records = run_operation(lambda operations: operations.keys.list(app))
+    records = run_operation(lambda operations: operations.keys.all(app))
     if as_json:
         output.emit_json([_shown(record, now) for record in records])
         return
@@ -126,7 +124,7 @@ def list_keys(app: str | None, as_json: bool) -> None:
 
 
 def _shown(record: core.KeyRecord, now: int) -> dict[str, Any]:
-    return output.with_times(
+    shown: dict[str, Any] = output.with_times(
         {
             "id": record.id,
             "app": record.app,
@@ -139,6 +137,7 @@ def _shown(record: core.KeyRecord, now: int) -> dict[str, Any]:
             "expires_at": record.expires_at,
         }
     )
+    return shown
 
 
 @keys.command("revoke")

@@ -68,7 +68,7 @@ def with_times(value: Any) -> Any:
 
 def clock(ms: int | None) -> str:
     """A time for a table cell: local date and time, to the second."""
-    return "" if ms is None else datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(ms: float | None) -> str:

@@ -29,8 +29,18 @@ KEY_VARIABLE = "DISPATCHER_API_KEY"
 @click.option("--timeout", type=float, help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
-@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help=f"File with the key; else ${KEY_VARIABLE}.")
-@click.option("--wait", type=float, default=10.0, show_default=True, help="Seconds to wait for intake's answer; 0: none.")
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help=f"File with the key; else ${KEY_VARIABLE}.",
+)
+@click.option(
+    "--wait",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for intake's answer; 0: none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_json: bool, **options: Any) -> None:
     """Publish one job of TYPE. PAYLOAD is a JSON object, or - to read it from stdin."""
@@ -40,9 +50,7 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
     if options["retry"] is not None:
         fields["retry"] = _json(options["retry"], "--retry")
     text = sys.stdin.read() if payload == "-" else payload
-    receipt = asyncio.run(
-        _publish(_key(key_file), job_type, _json(text, "PAYLOAD"), options["job_id"], fields, wait)
-    )
+    receipt = asyncio.run(_publish(_key(key_file), job_type, _json(text, "PAYLOAD"), options["job_id"], fields, wait))
     _report(receipt, as_json)
 
 

@@ -116,7 +116,8 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
     job_type = sub.routing_key
     if not is_type(job_type):
         raise Refusal(
-            Code.BAD_TYPE, "the routing key must be a job type: dot-separated words of [a-z0-9_-], 1 to 100 characters"
+            Code.BAD_TYPE,
+            "the routing key must be a job type: dot-separated words of [a-z0-9_-], 1 to 100 characters",
         )
     if not key.allows_type(job_type):
         raise Refusal(Code.FORBIDDEN, "this API key may not publish jobs of this type")
@@ -149,7 +150,8 @@ def _check_fields(body: dict[str, Any], job_type: str) -> None:
     unknown = [name for name in body if name not in KNOWN_FIELDS]
     if unknown:
         raise Refusal(
-            Code.UNKNOWN_FIELD, f'the body has an unknown field; its nearest known one is "{_nearest(unknown[0], KNOWN_FIELDS)}"'
+            Code.UNKNOWN_FIELD,
+            f'the body has an unknown field; its nearest known one is "{_nearest(unknown[0], KNOWN_FIELDS)}"',
         )
     retry = body.get("retry")
     if isinstance(retry, dict):
@@ -157,7 +159,8 @@ def _check_fields(body: dict[str, Any], job_type: str) -> None:
         strange = [name for name in retry if name not in known]
         if strange:
             raise Refusal(
-                Code.UNKNOWN_FIELD, f'retry has an unknown field; its nearest known one is "{_nearest(strange[0], known)}"'
+                Code.UNKNOWN_FIELD,
+                f'retry has an unknown field; its nearest known one is "{_nearest(strange[0], known)}"',
             )
     early = [name for name in body if name in NOT_BUILT]
     if early:
@@ -177,7 +180,9 @@ def _validate(body: dict[str, Any]) -> JobRequest:
         return JobRequest.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"][:2] if part in KNOWN_FIELDS or part in RetrySpec.model_fields)
+        where = ".".join(
+            str(part) for part in first["loc"][:2] if part in KNOWN_FIELDS or part in RetrySpec.model_fields
+        )
         raise Refusal(Code.INVALID_FIELD, f"{where}: {first['msg']}") from None
 
 
@@ -187,7 +192,8 @@ def _check_values(request: JobRequest, raw: bytes, body: dict[str, Any]) -> None
         raise Refusal(Code.INVALID_FIELD, f"the body {reason}")
     if keys.holds_key(raw):
         raise Refusal(
-            Code.INVALID_FIELD, "the body holds an API key; a key belongs in the x-api-key header alone. Revoke it"
+            Code.INVALID_FIELD,
+            "the body holds an API key; a key belongs in the x-api-key header alone. Revoke it",
         )
 
 

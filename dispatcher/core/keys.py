@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,7 @@ KEY_ID_LENGTH = 12
 
 _KEY = re.compile(r"jd_[a-z0-9]{1,16}_([0-9A-Za-z]{1,32})_[0-9A-Za-z]{36}")
 _KEY_ANYWHERE = re.compile(rb"jd_[a-z0-9]{1,16}_[0-9A-Za-z]{1,32}_[0-9A-Za-z]{36}")
+_ESCAPED = re.compile(rb"\\u00([3-7][0-9A-Fa-f])")
 _REDACTED = b"[redacted key]"
 
 APP_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
@@ -80,7 +81,7 @@ class KeyRecord:
 
 
 def _rank(priority: str) -> int:
-    return PRIORITIES.index(priority)  # type: ignore[arg-type]
+    return PRIORITIES.index(priority)
 
 
 def split_type_pattern(pattern: str) -> tuple[str, ...]:
@@ -155,12 +156,33 @@ def matches(record: KeyRecord, key: str) -> bool:
 
 
 def holds_key(data: bytes) -> bool:
-    """Whether a whole key, with a right checksum, stands somewhere in ``data``."""
-    if b"jd_" not in data:
-        return False
-    return any(parse(m[0]) is not None for m in _KEY_ANYWHERE.finditer(data))
+    """Whether a whole key, with a right checksum, stands somewhere in ``data``, a JSON text."""
+    return any(parse(match[0]) is not None for match in _look_for_keys(_unescaped(data)))
 
 
 def redact(data: bytes) -> bytes:
     """``data`` with everything that looks like a key taken out."""
-    return _KEY_ANYWHERE.sub(_REDACTED, data) if b"jd_" in data else data
+    plain = _unescaped(data)
+    parts: list[bytes] = []
+    done = 0
+    for match in _look_for_keys(plain):
+        if match.start() >= done:
+            parts += (plain[done : match.start()], _REDACTED)
+        done = max(done, match.end())
+    return b"".join((*parts, plain[done:])) if parts else data
+
+
+def _unescaped(data: bytes) -> bytes:
+    """``data`` with JSON's escapes of letters and digits undone: they would hide a key."""
+    if b"\\u00" not in data:
+        return data
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), data)
+
+
+def _look_for_keys(data: bytes) -> Iterator[re.Match[bytes]]:
+    """Whatever looks like a key; two may overlap, since one may begin inside what looks like another's secret."""
+    at = data.find(b"jd_")
+    while at >= 0:
+        if match := _KEY_ANYWHERE.match(data, at):
+            yield match
+        at = data.find(b"jd_", at + 1)

@@ -17,8 +17,9 @@ from typing import NamedTuple
 UNITS_PER_SECOND = 8
 #: Levels 2^-3 … 2^16 s.
 LEVELS = 20
-#: The longest delay, in seconds.
-MAX_DELAY = (2**LEVELS - 1) / UNITS_PER_SECOND
+#: The longest delay, in units and in seconds.
+MAX_UNITS = (1 << LEVELS) - 1
+MAX_DELAY = MAX_UNITS / UNITS_PER_SECOND
 
 
 class Hop(NamedTuple):
@@ -36,9 +37,9 @@ def ttl_ms(level: int) -> int:
 def units(delay: float) -> int:
     """Seconds as units, rounded up, at least one and at most what the ladder holds."""
     if not math.isfinite(delay):
-        return 2**LEVELS - 1 if delay > 0 else 1
+        return MAX_UNITS if delay > 0 else 1
     # a float such as 0.1 + 0.2 must not cost a whole unit more: 1 µs of grace
-    return min(max(math.ceil(delay * UNITS_PER_SECOND - 8e-6), 1), 2**LEVELS - 1)
+    return min(max(math.ceil(delay * UNITS_PER_SECOND - 8e-6), 1), MAX_UNITS)
 
 
 def enter(delay: float, lane: str, priority: str) -> Hop:

@@ -66,10 +66,14 @@ STATES: dict[JobState, StateRule] = {
     ),
     _S.SUCCEEDED: StateRule("its handler returned", "nobody, or an operator: jobs retry", _BY_HAND),
     _S.FAILED: StateRule(
-        "attempts used up, or not retried; parked with its error", "operator: jobs retry, dead replay", _BY_HAND
+        "attempts used up, or not retried; parked with its error",
+        "operator: jobs retry, dead replay",
+        _BY_HAND,
     ),
     _S.TIMED_OUT: StateRule(
-        "its last attempt ran out of time; parked with its error", "operator: jobs retry, dead replay", _BY_HAND
+        "its last attempt ran out of time; parked with its error",
+        "operator: jobs retry, dead replay",
+        _BY_HAND,
     ),
     _S.CANCELLED: StateRule(
         "ended by its handler (Cancel) or by an operator", "nobody, or an operator: jobs retry", _BY_HAND
@@ -95,9 +99,7 @@ def place(state: JobState, seq: int) -> tuple[int, int]:
     return seq, _PHASE_RUNNING if state is JobState.RUNNING else 0
 
 
-def supersedes(
-    new: JobState, new_run: int, new_seq: int, old: JobState | None, old_run: int, old_seq: int
-) -> bool:
+def supersedes(new: JobState, new_run: int, new_seq: int, old: JobState | None, old_run: int, old_seq: int) -> bool:
     """Whether a reported state replaces the recorded one.
 
     A later run always does. Within a run a final state stands once recorded, beats every other, and otherwise

@@ -98,7 +98,8 @@ def _look_again(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_Repeating.of, parse_int=_int, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise Refusal(
-            Code.INVALID_JSON, f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+            Code.INVALID_JSON,
+            f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})",
         ) from None
     except (ValueError, RecursionError):
         raise Refusal(Code.INVALID_JSON, "the body is not JSON") from None

@@ -29,7 +29,7 @@ class ReadyJobs(Generic[Item]):
         """Add a job that arrived."""
         self._arrivals += 1
         self._count += 1
-        self._levels[PRIORITIES.index(priority)].append((self._arrivals, item))  # type: ignore[arg-type]
+        self._levels[PRIORITIES.index(priority)].append((self._arrivals, item))
 
     def pop(self) -> Item:
         """Take the job to start now.

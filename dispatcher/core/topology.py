@@ -100,8 +100,6 @@ class Names:
         return tuple(self.prefix + name for name in _OWN)
 
 
-
-
 _PLAIN = {
     "jobs": "jobs",
     "intake": "intake.v1",
@@ -115,7 +113,19 @@ _PLAIN = {
     "history": "history.v1",
     "unrecorded": "unrecorded.v1",
 }
-_OWN = ("intake", "rejected", "unrouted", "work.", "parked.", "delay.", "due.", "stray.", "history.", "unrecorded.", "jobs")
+_OWN = (
+    "intake",
+    "rejected",
+    "unrouted",
+    "work.",
+    "parked.",
+    "delay.",
+    "due.",
+    "stray.",
+    "history.",
+    "unrecorded.",
+    "jobs",
+)
 
 
 def work_key(lane: str, priority: str) -> str:

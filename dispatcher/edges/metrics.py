@@ -9,7 +9,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 accepted = Counter("dispatcher_jobs_accepted_total", "Jobs that intake accepted", ["lane", "priority"])
 refused = Counter("dispatcher_jobs_refused_total", "Messages that intake refused, by code", ["code"])
 deferred = Counter(
-    "dispatcher_intake_deferred_total", "Messages that intake put off because MongoDB could not be asked for their key"
+    "dispatcher_intake_deferred_total",
+    "Messages that intake put off because MongoDB could not be asked for their key",
 )
 key_age = Gauge("dispatcher_key_cache_age_seconds", "Time since the API keys were last read from MongoDB")
 attempts = Counter("dispatcher_attempts_total", "Executions that ended, by outcome", ["lane", "outcome"])
@@ -23,13 +24,19 @@ wait_seconds = Histogram(
 )
 run_seconds = Histogram("dispatcher_job_run_seconds", "Length of an execution", ["lane"], buckets=_SECONDS)
 recorded = Counter("dispatcher_events_recorded_total", "Events merged into job documents")
-unrecorded = Counter("dispatcher_events_unrecorded_total", "Events parked in unrecorded.v1 because they cannot be stored")
+unrecorded = Counter(
+    "dispatcher_events_unrecorded_total", "Events parked in unrecorded.v1 because they cannot be stored"
+)
 record_seconds = Histogram("dispatcher_record_seconds", "Length of one write of the recorder", buckets=_SECONDS)
 record_events = Histogram(
-    "dispatcher_record_batch_events", "Events in one write of the recorder", buckets=(1, 3, 10, 30, 100, 300, 1000, 4000)
+    "dispatcher_record_batch_events",
+    "Events in one write of the recorder",
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 4000),
 )
 rolled_up = Counter("dispatcher_statistics_minutes_total", "Minutes of statistics put together")
-republished = Gauge("dispatcher_unknown_publishes", "Publishes sent again because their outcome was unknown", ["service"])
+republished = Gauge(
+    "dispatcher_unknown_publishes", "Publishes sent again because their outcome was unknown", ["service"]
+)
 
 
 def render() -> tuple[bytes, str]:

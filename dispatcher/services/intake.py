@@ -18,11 +18,19 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core import keys
-from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type
+from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.edges import clock, log, metrics
-from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.amqp import (
+    Consumer,
+    Delivery,
+    Outbox,
+    Outgoing,
+    Publisher,
+    Subscription,
+    declare_again,
+)
 from dispatcher.edges.mongo import Database, KeyStore
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
 from schemas import Event, Refused
@@ -47,7 +55,6 @@ class Intake:
         amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
         self._settings = settings
         self._names = names = Names(amqp.prefix)
-        self._topology = build(names, settings.lanes)
         self._rules = Rules(frozenset(settings.lanes), settings.types, settings.intake.max_body_bytes)
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._keys = KeyCache(
@@ -65,7 +72,8 @@ class Intake:
             self._take,
             heartbeat=amqp.heartbeat,
         )
-        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, self._declare_again)
+        redeclare = partial(declare_again, url, build(names, settings.lanes))
+        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._unseen: list[tuple[str, Delivery]] = []
         self._unseen_wake = asyncio.Event()
         self._lookup: asyncio.Task[None] | None = None
@@ -132,7 +140,9 @@ class Intake:
         message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), headers)
         metrics.accepted.labels(work.lane, work.priority).inc()
         self._outbox.add(
-            [message], [admitted.event], partial(self._settled, delivery, {"id": work.id, "status": "accepted"})
+            [message],
+            [admitted.event],
+            partial(self._settled, delivery, {"id": work.id, "status": "accepted"}),
         )
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
@@ -153,10 +163,11 @@ class Intake:
     def _refuse(self, delivery: Delivery, refusal: Refusal, record: keys.KeyRecord | None) -> None:
         metrics.refused.labels(refusal.code).inc()
         headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
-        body = keys.redact(delivery.body)
         if len(delivery.body) > self._rules.max_body_bytes:
             headers[SIZE_HEADER] = len(delivery.body)
-            body = body[:CUT_BYTES]
+            body = keys.redact(delivery.body[: 2 * CUT_BYTES])[:CUT_BYTES]
+        else:
+            body = keys.redact(delivery.body)
         events: list[Event] = []
         reply: dict[str, Any] = {"id": None, "status": "rejected"}
         reply["error"] = {"code": str(refusal.code), "message": refusal.sentence}
@@ -179,11 +190,9 @@ class Intake:
     def _put_off(self, delivery: Delivery) -> None:
         """Nobody can say whether the key is good: the message waits in the broker, out of the way of others."""
         metrics.deferred.inc()
-        kept = {
-            name: delivery.headers[name]
-            for name in (KEY_HEADER, "traceparent", "tracestate")
-            if name in delivery.headers
-        }
+        kept = {KEY_HEADER: delivery.headers[KEY_HEADER]}
+        trace = read_trace(delivery.headers.get("traceparent"), delivery.headers.get("tracestate"))
+        kept |= trace.model_dump(exclude_none=True) if trace else {}
         message = Outgoing(
             self._names.intake_deferred,
             delivery.routing_key,
@@ -218,13 +227,6 @@ class Intake:
                 again = self._put_off
             for _, delivery in unseen:
                 again(delivery)
-
-    async def _declare_again(self) -> None:
-        """A queue of ours is missing: somebody deleted it, or a lane is new."""
-        try:
-            await declare(self._settings.amqp.url.get_secret_value(), self._topology)
-        except BrokerError as error:
-            _logger.error("cannot declare the topology", error=str(error))
 
 
 def _submission(delivery: Delivery) -> Submission:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pydantic_core
 from pydantic import ValidationError
@@ -62,7 +62,7 @@ class Operations:
     async def dead(self, app: str | None, job_type: str | None, limit: int) -> list[Document]:
         """Jobs that ended failed or timed out, the last accepted first."""
         states = tuple(sorted(str(state) for state in PARKED))
-        return await self.jobs.list(JobFilter(states=states, app=app, type=job_type), limit)
+        return await self.jobs.search(JobFilter(states=states, app=app, type=job_type), limit)
 
     async def retry(self, doc: Document) -> int:
         """Start a new run of a finished job from its document; returns the run's number.
@@ -106,8 +106,8 @@ class Operations:
             )
         return runs[0]
 
-    def _first_step(self, work: WorkMessage, by: str) -> list[Outgoing]:
-        event = Rerun(**about(work), at=clock.now_ms(), by=by)  # type: ignore[arg-type]
+    def _first_step(self, work: WorkMessage, by: Literal["retry", "replay"]) -> list[Outgoing]:
+        event = Rerun(**about(work), at=clock.now_ms(), by=by)
         step = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode())
         return [step, *(Outgoing("", self._names.history, body) for body in encode_batches([event]))]
 
@@ -120,7 +120,20 @@ def work_of(doc: Document) -> WorkMessage:
     """The work message that a document stands for."""
     fields: dict[str, Any] = {
         name: doc[name]
-        for name in ("app", "id", "run", "type", "lane", "priority", "accepted_at", "payload", "tags", "timeout", "retry", "trace")
+        for name in (
+            "app",
+            "id",
+            "run",
+            "type",
+            "lane",
+            "priority",
+            "accepted_at",
+            "payload",
+            "tags",
+            "timeout",
+            "retry",
+            "trace",
+        )
         if name in doc
     }
     return WorkMessage.model_validate_json(_json(fields))

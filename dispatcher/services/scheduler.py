@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.edges import clock, log, metrics
-from dispatcher.edges.amqp import BrokerError, Consumer, Delivery, Outbox, Outgoing, Publisher, Subscription, declare
+from dispatcher.edges.amqp import (
+    Consumer,
+    Delivery,
+    Outbox,
+    Outgoing,
+    Publisher,
+    Subscription,
+    declare_again,
+)
 from dispatcher.edges.mongo import Database, DatabaseError, StatisticsStore
 from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
@@ -39,7 +48,8 @@ class Scheduler:
         self._consumer = Consumer(
             url, "scheduler", [Subscription(names.stray, 100)], self._bring_back, heartbeat=amqp.heartbeat
         )
-        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, self._declare_again)
+        redeclare = partial(declare_again, url, build(names, settings.lanes))
+        self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._database_fine = False
         self._task: asyncio.Task[None] | None = None
 
@@ -106,11 +116,3 @@ class Scheduler:
         parked = work.model_copy(update={"error": error})
         event: Event = Moved(**about(work), at=clock.now_ms(), state=JobState.FAILED, error=error)
         self._outbox.add([Outgoing("", self._names.parked("default"), parked.encode())], [event], settled)
-
-    async def _declare_again(self) -> None:
-        try:
-            await declare(
-                self._settings.amqp.url.get_secret_value(), build(self._names, self._settings.lanes)
-            )
-        except BrokerError as error:
-            _logger.error("cannot declare the topology", error=str(error))

@@ -60,9 +60,7 @@ async def run(command: list[str], env: dict[str, str], folder: Path, text: str |
     """Run a command to its end; returns what it printed."""
 
     def blocking() -> str:
-        done = subprocess.run(
-            command, env=env, cwd=folder, input=text, capture_output=True, text=True, timeout=100
-        )
+        done = subprocess.run(command, env=env, cwd=folder, input=text, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 

@@ -1,7 +1,7 @@
 """RabbitMQ. The only package that imports aio-pika, aiormq and backoff."""
 
 from dispatcher.edges.amqp.consumer import Consumer, Delivery, Subscription
-from dispatcher.edges.amqp.declare import declare, missing_queues
+from dispatcher.edges.amqp.declare import declare, declare_again
 from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
 from dispatcher.edges.amqp.outbox import Entry, Outbox
 from dispatcher.edges.amqp.peek import Peeked, peek
@@ -21,7 +21,7 @@ __all__ = [
     "Subscription",
     "check_broker",
     "declare",
-    "missing_queues",
+    "declare_again",
     "peek",
     "rotate",
 ]

@@ -118,7 +118,9 @@ class Consumer:
         for subscription in self._subscriptions:
             await channel.basic_qos(prefetch_count=subscription.prefetch)
             await channel.basic_consume(
-                subscription.queue, self._receiver(session, subscription.queue), consumer_tag=subscription.queue
+                subscription.queue,
+                self._receiver(session, subscription.queue),
+                consumer_tag=subscription.queue,
             )
 
     def _cancelled(self, frame: Any) -> None:
@@ -136,7 +138,7 @@ class Consumer:
                     bytes(message.body),
                     message.routing_key or "",
                     bool(method.redelivered),  # type: ignore[union-attr]
-                    properties.headers or {},  # type: ignore[arg-type]
+                    properties.headers or {},
                     properties.reply_to,
                     properties.correlation_id,
                     session,

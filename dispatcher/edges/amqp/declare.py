@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
 
 from dispatcher.core.topology import Topology
+from dispatcher.edges import log
 from dispatcher.edges.amqp.link import BrokerError, connect, explain
+
+_logger = log.get("amqp")
 
 
 async def declare(url: str, topology: Topology) -> None:
@@ -29,6 +30,14 @@ async def declare(url: str, topology: Topology) -> None:
         raise BrokerError(explain(error, url)) from None
     finally:
         await connection.close()
+
+
+async def declare_again(url: str, topology: Topology) -> None:
+    """Declare what somebody deleted while we ran; a failure is logged, since it will be tried again."""
+    try:
+        await declare(url, topology)
+    except BrokerError as error:
+        _logger.error("cannot declare the topology", error=str(error))
 
 
 async def _connect(url: str) -> AbstractConnection:
@@ -53,28 +62,3 @@ async def _declare_all(connection: AbstractConnection, topology: Topology) -> No
             await channel.exchange_bind(binding.destination, binding.source, routing_key=binding.routing_key)
         else:
             await channel.queue_bind(binding.destination, binding.source, routing_key=binding.routing_key)
-
-
-async def missing_queues(url: str, topology: Topology) -> list[str]:
-    """Names of the queues that do not exist.
-
-    Raises:
-        BrokerError: the broker is away or refuses the user.
-    """
-    connection = await _connect(url)
-    try:
-        return [name async for name in _missing(connection, topology)]
-    finally:
-        await connection.close()
-
-
-async def _missing(connection: AbstractConnection, topology: Topology):  # type: ignore[no-untyped-def]
-    for queue in topology.queues:
-        channel: AbstractChannel = connection.channel()
-        await channel.initialize()
-        try:
-            await channel.declare_queue(queue.name, passive=True)
-        except ChannelNotFoundEntity:
-            yield queue.name
-        else:
-            await channel.close()

@@ -39,7 +39,7 @@ def explain(error: BaseException, url: str) -> str:
     shown = without_password(url)
     text = str(error) or type(error).__name__
     name = type(error).__name__
-    if "NOT_FOUND" in text and "queue" in text or "no exchange" in text:
+    if ("NOT_FOUND" in text and "queue" in text) or "no exchange" in text:
         return f"{text}: run `dispatcher topology apply` with the same configuration"
     if "authentication" in name.lower() or "ACCESS_REFUSED" in text:
         return f"RabbitMQ at {shown} refused the user or password; check amqp.url (DISPATCHER_AMQP__URL)"
@@ -121,7 +121,12 @@ class Link:
 
     async def _open(self) -> AbstractConnection:
         attempt = backoff.on_exception(
-            backoff.expo, Exception, factor=0.1, max_value=MAX_PAUSE, jitter=backoff.full_jitter, logger=None,
+            backoff.expo,
+            Exception,
+            factor=0.1,
+            max_value=MAX_PAUSE,
+            jitter=backoff.full_jitter,
+            logger=None,
             on_backoff=self._report,
         )(self._try)
         return await attempt()
@@ -160,6 +165,6 @@ async def check_broker(url: str) -> None:
     """
     try:
         connection = await connect(url, "dispatcher check")
-    except (AMQPError, OSError, asyncio.TimeoutError, ValueError) as error:
+    except (TimeoutError, AMQPError, OSError, ValueError) as error:
         raise BrokerError(explain(error, url)) from None
     await _close(connection)

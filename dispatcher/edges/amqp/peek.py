@@ -33,7 +33,7 @@ async def peek(url: str, queue: str, limit: int) -> list[Peeked]:
         outer = connection.channel(publisher_confirms=False)
         await outer.initialize()
         channel = await outer.get_underlay_channel()
-        found = []
+        found: list[Peeked] = []
         while len(found) < limit:
             message = await channel.basic_get(queue)
             if isinstance(message.delivery, Basic.GetEmpty):

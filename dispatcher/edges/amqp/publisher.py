@@ -7,11 +7,12 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
@@ -50,8 +51,8 @@ class Publisher:
     ) -> None:
         self._timeout = timeout
         self._on_reply = on_reply
-        self._channel: AbstractChannel | None = None
-        self._plain: AbstractChannel | None = None
+        self._channel: Channel | None = None
+        self._plain: Channel | None = None
         self._link = Link(url, f"{name} publisher", self._setup, heartbeat)
         # a return is matched by message id, which must be unique among the channel's in-flight publishes
         self._message_ids = map(f"{os.getpid():x}-{{:x}}".format, itertools.count(1))
@@ -88,8 +89,8 @@ class Publisher:
             self._link.watch(channel)
         # strong references: a channel that is collected closes
         self._channels = (confirming, plain)
-        self._channel = await confirming.get_underlay_channel()
-        self._plain = await plain.get_underlay_channel()
+        self._channel = cast(Channel, await confirming.get_underlay_channel())
+        self._plain = cast(Channel, await plain.get_underlay_channel())
         if self._on_reply is not None:
             # direct reply-to: the replies to what is published on this channel
             await self._channel.basic_consume(REPLY_TO, self._reply, no_ack=True)
@@ -141,7 +142,7 @@ class Publisher:
             await asyncio.wait(late)
         return [asyncio.CancelledError() if task.cancelled() else task.exception() for task in tasks]
 
-    async def _send_one(self, channel: AbstractChannel, message: Outgoing) -> None:
+    async def _send_one(self, channel: Channel, message: Outgoing) -> None:
         await channel.basic_publish(
             message.body,
             exchange=message.exchange,

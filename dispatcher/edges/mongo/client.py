@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from bson import CodecOptions
-from bson.datetime_ms import DatetimeMS
 from bson.codec_options import DatetimeConversion
+from bson.datetime_ms import DatetimeMS
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import ConnectionFailure, PyMongoError
@@ -30,7 +30,8 @@ _INDEXES = {
         IndexModel([("app", ASCENDING), ("accepted_at", DESCENDING)]),
         IndexModel([("type", ASCENDING), ("accepted_at", DESCENDING)]),
         IndexModel(
-            [("tags", ASCENDING), ("accepted_at", DESCENDING)], partialFilterExpression={"tags.0": {"$exists": True}}
+            [("tags", ASCENDING), ("accepted_at", DESCENDING)],
+            partialFilterExpression={"tags.0": {"$exists": True}},
         ),
     ],
     "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],

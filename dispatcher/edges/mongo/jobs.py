@@ -132,7 +132,10 @@ class JobStore:
         return again | await self._write(dict(todo[middle:]), groups, refused)
 
     async def _bulk(
-        self, todo: list[tuple[str, Operation]], groups: Mapping[str, Sequence[Event]], refused: list[Unstorable]
+        self,
+        todo: list[tuple[str, Operation]],
+        groups: Mapping[str, Sequence[Event]],
+        refused: list[Unstorable],
     ) -> set[str]:
         again: set[str] = set()
         try:
@@ -174,7 +177,7 @@ class JobStore:
         names: list[str] = await self._jobs.distinct("app")
         return names
 
-    async def list(self, where: JobFilter, limit: int) -> list[Document]:
+    async def search(self, where: JobFilter, limit: int) -> list[Document]:
         """Jobs, the last accepted first, without payload and result."""
         cursor = self._jobs.find(where.query(), {"payload": 0, "result": 0}).sort("accepted_at", -1).limit(limit)
         return [from_bson(stored) async for stored in cursor]

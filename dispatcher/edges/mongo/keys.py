@@ -50,7 +50,7 @@ class KeyStore:
         cursor = self._keys.find({"_id": {"$in": list(ids)}})
         return {stored["_id"]: _record(stored) async for stored in cursor}
 
-    async def list(self, app: str | None = None) -> list[KeyRecord]:
+    async def all(self, app: str | None = None) -> list[KeyRecord]:
         """All keys, the oldest first."""
         cursor = self._keys.find({"app": app} if app else {}).sort("created_at", 1)
         return [_record(stored) async for stored in cursor]

@@ -39,7 +39,9 @@ class StatisticsStore:
         """Say that documents of these minutes are about to change."""
         marks = [
             UpdateOne(
-                {"_id": DatetimeMS(m)}, {"$inc": {"generation": 1}, "$currentDate": {"dirty_at": True}}, upsert=True
+                {"_id": DatetimeMS(m)},
+                {"$inc": {"generation": 1}, "$currentDate": {"dirty_at": True}},
+                upsert=True,
             )
             for m in sorted(set(minutes))
         ]
@@ -77,7 +79,17 @@ class StatisticsStore:
     async def _count(self, minute: int) -> list[Cell]:
         pipeline = [
             {"$match": {"accepted_at": {"$gte": DatetimeMS(minute), "$lt": DatetimeMS(minute + MINUTE_MS)}}},
-            {"$project": {"type": 1, "priority": 1, "app": 1, "state": 1, "retries": 1, "wait_ms": 1, "run_ms": 1}},
+            {
+                "$project": {
+                    "type": 1,
+                    "priority": 1,
+                    "app": 1,
+                    "state": 1,
+                    "retries": 1,
+                    "wait_ms": 1,
+                    "run_ms": 1,
+                }
+            },
             {
                 "$facet": {
                     "states": [{"$group": {"_id": _key("state", "$state"), **_N, "retries": {"$sum": "$retries"}}}],

@@ -1,0 +1,96 @@
+"""A TCP proxy for tests: between a client and a server, it can cut, refuse and go silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Proxy:
+    """Forwards to a server until told otherwise; use it as ``async with Proxy("127.0.0.1", 5672) as proxy``."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._target = host, port
+        self._server: Any = None
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        #: While true, new connections are closed at once.
+        self.refusing = False
+        #: Connections taken so far, refused ones too.
+        self.taken = 0
+        self.port = 0
+
+    @classmethod
+    def before(cls, url: str) -> Proxy:
+        """A proxy in front of the server that a URL names."""
+        parts = urlsplit(url)
+        return cls(parts.hostname or "127.0.0.1", parts.port or 5672)
+
+    def url(self, url: str) -> str:
+        """The same URL, through the proxy."""
+        parts = urlsplit(url)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    @property
+    def open(self) -> int:
+        """Connections that are being forwarded now."""
+        return len(self._connections)
+
+    def cut(self) -> int:
+        """Break every connection with a reset; returns how many."""
+        for task, writer in self._connections.items():
+            writer.transport.abort()
+            task.cancel()
+        return len(self._connections)
+
+    def stall(self) -> None:
+        """Forward nothing more, in either direction, but keep connections open and take new ones."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Forward again, also what was held."""
+        self._flowing.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
+        if self.refusing:
+            writer.transport.abort()
+            return
+        task: Any = asyncio.current_task()
+        self._connections[task] = writer
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self._forward(reader, writer)
+        self._connections.pop(task, None)
+        writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._host, self._target)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._copy(reader, far_writer))
+                group.create_task(self._copy(far_reader, writer))
+        except* OSError:
+            pass
+        finally:
+            far_writer.transport.abort()
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            await self._flowing.wait()
+            sink.write(data)
+            await sink.drain()
+        raise ConnectionResetError("the other side closed")
