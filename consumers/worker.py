@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from config import Settings
 from consumers.context import Context
 from consumers.executor import Executor
+from consumers.history import History, StartNotice
 from consumers.registry import Handler, Registry
 from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
@@ -40,17 +41,12 @@ from dispatcher.edges.amqp import (
     Subscription,
     declare_again,
 )
-from dispatcher.edges.mongo import Database, JobStore
-from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, Started, WorkMessage
+from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, WorkMessage
 from schemas.events import about
 
 _logger = log.get("worker")
 
 ERROR_HEADER = "x-error"
-#: Longest wait for history's answer about a run, and pause after it gave none, in seconds.
-HISTORY_TIMEOUT = 2.0
-HISTORY_PAUSE = 5.0
-
 StepKey = tuple[str, str, int, int]
 
 
@@ -79,7 +75,7 @@ class Worker:
         self.id = f"{socket.gethostname()}-{os.getpid()}"
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
-        self._history = _History(settings)
+        self._history = History(settings)
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
         self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
@@ -99,15 +95,17 @@ class Worker:
         ]
 
     def checks(self) -> dict[str, bool]:
-        """Broker and consumers; running jobs do not need the database."""
+        """Broker, database and consumers (running jobs do not need the database, but operators want to know)."""
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
+            "database": self._history.watch.fine,
             "routable": not self._outbox.stuck,
         }
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        self._history.watch.start()
         await self._publisher.start()
         self._outbox.start()
         await self._consumer.start()
@@ -130,7 +128,7 @@ class Worker:
         await self._executor.close()
         await self._consumer.close()
         await self._publisher.close()
-        self._history.close()
+        await self._history.close()
 
     async def _give_back(self, step: _Step) -> None:
         self._steps.pop(step.key, None)
@@ -227,7 +225,7 @@ class Worker:
             "started_at": started_at,
             "worker": self.id,
         }
-        start = self._outbox.add([], [Started(**common)])
+        notice = StartNotice(self._outbox, common)
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
         metrics.wait_seconds.labels(work.lane, work.priority).observe(max(waited, 0) / 1000)
         timeout = work.timeout or handler.timeout or self._settings.worker.timeout
@@ -247,8 +245,7 @@ class Worker:
             error=execution.error,
             result=result,
         )
-        if not start.taken:
-            start.events = ()  # the end says all that the start would have said
+        notice.withdraw()
         self._outbox.add(self._messages(following), [event], self._settled(step))
 
     def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
@@ -288,30 +285,3 @@ class Worker:
                 self._consumer.done(delivery)
 
         return settle
-
-
-class _History:
-    """Asks MongoDB whether a step's run is over; no answer means: run it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
-        self._jobs = JobStore(self._database)
-        self._away_until = 0.0
-
-    async def is_final(self, work: WorkMessage) -> bool:
-        """Whether history has a later run, or a final state of this one."""
-        if time.monotonic() < self._away_until:
-            return False
-        try:
-            found = await asyncio.wait_for(self._jobs.run_and_state(work.app, work.id), HISTORY_TIMEOUT)
-        except Exception as error:
-            self._away_until = time.monotonic() + HISTORY_PAUSE
-            _logger.warning("history cannot be asked; running the step", error=type(error).__name__)
-            return False
-        if found is None:
-            return False
-        run, state = found
-        return run > work.run or (run == work.run and state in FINAL)
-
-    def close(self) -> None:
-        self._database.close()

@@ -120,13 +120,22 @@ class EventBatch(Model):
         return cls.model_validate_json(body)
 
 
+def encode_event(event: Event) -> bytes:
+    """One event as JSON, with fields at their default left out, but for its kind."""
+    body = event.model_dump_json(exclude_defaults=True).encode()
+    return b'{"kind":"' + event.kind.encode() + b'",' + body[1:]
+
+
 def encode_batches(events: Iterable[Event]) -> Iterator[bytes]:
-    """Pack events into as few batch bodies as their number and size allow, in their order."""
+    """Batch bodies of these events, in their order."""
+    return pack(map(encode_event, events))
+
+
+def pack(encoded: Iterable[bytes]) -> Iterator[bytes]:
+    """Encoded events in as few batch bodies as their number and size allow, in their order."""
     parts: list[bytes] = []
     size = 0
-    for event in events:
-        part = event.model_dump_json(exclude_defaults=True).encode()
-        part = b'{"kind":"' + event.kind.encode() + b'",' + part[1:]
+    for part in encoded:
         if parts and (len(parts) >= MAX_BATCH_EVENTS or size + len(part) > MAX_BATCH_BYTES):
             yield _join(parts)
             parts, size = [], 0

@@ -180,7 +180,8 @@ def _fixed_queues(names: Names) -> Iterator[Queue]:
     yield Queue(names.intake, _never_dropping(names.intake_dead))
     yield Queue(names.intake_dead, _quorum())
     yield Queue(names.intake_deferred, _never_dropping(names.jobs, {"x-message-ttl": DEFER_MS}))
-    yield Queue(names.unrouted, _quorum())
+    # not even a message's own expiration drops it
+    yield Queue(names.unrouted, _never_dropping(names.intake_dead))
     yield Queue(names.rejected, _quorum(REJECTED_LIMITS))
     yield Queue(names.stray, _quorum())
     yield Queue(names.history, _quorum())

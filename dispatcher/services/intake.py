@@ -84,7 +84,7 @@ class Intake:
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
-            "keys": self._keys.ready,
+            "database": self._keys.ready,
             "routable": not self._outbox.stuck,
         }
 
@@ -152,7 +152,7 @@ class Intake:
     def _empty(self, delivery: Delivery) -> None:
         """A message that missed intake (``unrouted``) or that the broker took away from it goes to ``rejected``."""
         record = None
-        with contextlib.suppress(Refusal, KeysAway, NotLoaded):
+        with contextlib.suppress(Refusal, KeysAway):
             record = self._authenticated(delivery, clock.now_ms())
         if delivery.queue == self._names.unrouted:
             sentence = "no intake queue took this message; publish it again after `dispatcher topology apply`"
@@ -224,6 +224,9 @@ class Intake:
             try:
                 await self._keys.load(key_id for key_id, _ in unseen)
             except KeysAway:
+                again = self._put_off
+            except Exception:
+                _logger.exception("keys cannot be looked up")
                 again = self._put_off
             for _, delivery in unseen:
                 again(delivery)

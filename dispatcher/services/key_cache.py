@@ -64,10 +64,12 @@ class KeyCache:
         """The record, or None for an id that does not exist.
 
         Raises:
-            NotLoaded: the id is not in memory.
+            NotLoaded: the id is not in memory, or nothing is yet.
             KeysAway: the keys were last read longer ago than the grace period.
         """
-        if self._fresh_at is None or time.monotonic() - self._fresh_at > self._grace:
+        if self._fresh_at is None:
+            raise NotLoaded
+        if time.monotonic() - self._fresh_at > self._grace:
             raise KeysAway
         record = self._records.get(key_id)
         if record is not None:
@@ -85,6 +87,8 @@ class KeyCache:
         """
         ids = set(key_ids)
         try:
+            if self._fresh_at is None:
+                await self._read()
             found = await self._store.get(ids)
         except DatabaseError as error:
             raise KeysAway from error
@@ -94,15 +98,17 @@ class KeyCache:
         until = time.monotonic() + UNKNOWN_FOR
         self._unknown.update(dict.fromkeys(ids - found.keys(), until))
 
+    async def _read(self) -> None:
+        began = time.monotonic()
+        changed, self._mark = await self._store.changed_since(self._mark)
+        self._records.update((record.id, record) for record in changed)
+        self._fresh_at = began
+
     async def _run(self) -> None:
         while True:
-            began = time.monotonic()
             try:
-                changed, self._mark = await self._store.changed_since(self._mark)
+                await self._read()
             except DatabaseError as error:
                 _logger.warning("cannot read API keys", error=type(error).__name__)
-            else:
-                self._records.update((record.id, record) for record in changed)
-                self._fresh_at = began
             metrics.key_age.set(time.monotonic() - self._fresh_at if self._fresh_at is not None else 0)
             await asyncio.sleep(self._refresh)

@@ -20,7 +20,7 @@ from dispatcher.core.history import document_id
 from dispatcher.core.topology import Names
 from dispatcher.edges import log, metrics
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
-from dispatcher.edges.mongo import Database, DatabaseError, JobStore, StatisticsStore, Unstorable
+from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, JobStore, StatisticsStore, Unstorable
 from dispatcher.edges.mongo.stats import minute_of
 from schemas import Event, EventBatch, Refused
 from schemas.events import encode_batches
@@ -61,7 +61,7 @@ class Recorder:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._database_fine = False
+        self._watch = DatabaseWatch(self._database)
         self._task: asyncio.Task[None] | None = None
 
     def _new_consumer(self) -> Consumer:
@@ -78,11 +78,12 @@ class Recorder:
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
-            "database": self._database_fine,
+            "database": self._watch.fine,
         }
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        self._watch.start()
         await self._publisher.start()
         self._task = asyncio.create_task(self._run(), name="recorder")
 
@@ -97,6 +98,7 @@ class Recorder:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._consumer.close()
         await self._publisher.close()
+        await self._watch.stop()
         self._database.close()
 
     def _take(self, delivery: Delivery) -> None:
@@ -118,7 +120,6 @@ class Recorder:
                 _logger.warning("MongoDB is away; events wait in the broker", error=type(error).__name__)
             finally:
                 # unacknowledged messages go back to the queue with the connection
-                self._database_fine = False
                 await self._consumer.close()
             self._held.clear()
             self._poison.clear()
@@ -129,7 +130,6 @@ class Recorder:
         while True:
             try:
                 await self._database.ping()
-                self._database_fine = True
                 return
             except DatabaseError as error:
                 _logger.warning("cannot reach MongoDB", error=type(error).__name__)
@@ -143,7 +143,7 @@ class Recorder:
             self._arrived.clear()
             await self._park_poison()
             while self._held:
-                await self._write(self._next_window())
+                await self._write_or_isolate(self._next_window())
             self._idle.set()
 
     def _next_window(self) -> list[_Held]:
@@ -155,6 +155,21 @@ class Recorder:
             taken += 1
         window, self._held = self._held[:taken], self._held[taken:]
         return window
+
+    async def _write_or_isolate(self, window: list[_Held]) -> None:
+        """Write a window; if our own code fails on it, message by message, and what still fails is parked."""
+        try:
+            await self._write(window)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            if len(window) > 1:
+                for held in window:
+                    await self._write_or_isolate([held])
+                return
+            _logger.exception("events cannot be merged")
+            self._poison.append((window[0].delivery, f"cannot be merged: {type(error).__name__}"))
+            await self._park_poison()
 
     async def _write(self, window: list[_Held]) -> None:
         groups: dict[str, list[Event]] = {}

@@ -24,7 +24,7 @@ from dispatcher.edges.amqp import (
     Subscription,
     declare_again,
 )
-from dispatcher.edges.mongo import Database, DatabaseError, StatisticsStore
+from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, StatisticsStore
 from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
 
@@ -50,7 +50,7 @@ class Scheduler:
         )
         redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
-        self._database_fine = False
+        self._watch = DatabaseWatch(self._database)
         self._task: asyncio.Task[None] | None = None
 
     def checks(self) -> dict[str, bool]:
@@ -58,11 +58,12 @@ class Scheduler:
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
-            "database": self._database_fine,
+            "database": self._watch.fine,
         }
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        self._watch.start()
         await self._publisher.start()
         self._outbox.start()
         await self._consumer.start()
@@ -80,16 +81,17 @@ class Scheduler:
         await self._outbox.close()
         await self._consumer.close()
         await self._publisher.close()
+        await self._watch.stop()
         self._database.close()
 
     async def _roll_up(self) -> None:
         while True:
             try:
                 metrics.rolled_up.inc(await self._stats.roll_up(self._settings.scheduler.rollup_quiet))
-                self._database_fine = True
             except DatabaseError as error:
-                self._database_fine = False
                 _logger.warning("cannot put statistics together", error=type(error).__name__)
+            except Exception:
+                _logger.exception("cannot put statistics together")
             await asyncio.sleep(self._settings.scheduler.rollup_interval)
 
     def _bring_back(self, delivery: Delivery) -> None:

@@ -71,6 +71,8 @@ class Link:
         self._setup = setup
         self._heartbeat = heartbeat
         self._lost = asyncio.Event()
+        #: Counts connections, so that a late word of an old one does not end the new one.
+        self._generation = 0
         self._task: asyncio.Task[None] | None = None
         #: Set while the connection and its channels are usable.
         self.up = asyncio.Event()
@@ -94,8 +96,10 @@ class Link:
                 await self._task
             self._task = None
 
-    def drop(self, reason: str) -> None:
-        """Give the connection up; it is set up anew."""
+    def drop(self, reason: str, generation: int | None = None) -> None:
+        """Give the connection up; it is set up anew. With ``generation``, only if that is still the current one."""
+        if generation is not None and generation != self._generation:
+            return
         self.problem = reason
         if self.up.is_set():
             _logger.warning("connection dropped", connection=self.name, reason=reason)
@@ -104,9 +108,10 @@ class Link:
 
     def watch(self, channel: AbstractChannel) -> None:
         """Drop the connection when this channel closes."""
+        generation = self._generation
 
         def closed(_: Any, error: BaseException | None) -> None:
-            self.drop(f"channel closed: {error}")
+            self.drop(f"channel closed: {error}", generation)
 
         channel.close_callbacks.add(closed)
 
@@ -132,9 +137,11 @@ class Link:
         return await attempt()
 
     async def _try(self) -> AbstractConnection:
-        self._lost.clear()
         connection = await connect(self._url, self.name, self._heartbeat)
-        connection.close_callbacks.add(lambda _, error: self.drop(f"connection closed: {error}"))
+        self._generation += 1
+        generation = self._generation
+        self._lost.clear()
+        connection.close_callbacks.add(lambda _, error: self.drop(f"connection closed: {error}", generation))
         try:
             await asyncio.wait_for(self._setup(connection), CONNECT_TIMEOUT)
             if self._lost.is_set():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from dispatcher.edges import log
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 from schemas import Event
-from schemas.events import encode_batches
+from schemas.events import encode_event, pack
 
 _logger = log.get("outbox")
 
@@ -30,7 +30,7 @@ class Entry:
     """Messages and events that settle together; ``taken`` once they are being published."""
 
     messages: Sequence[Outgoing]
-    events: Sequence[Event]
+    events: Sequence[bytes]
     settled: Callable[[], None] | None
     taken: bool = False
 
@@ -78,8 +78,11 @@ class Outbox:
     def add(
         self, messages: Sequence[Outgoing], events: Sequence[Event], settled: Callable[[], None] | None = None
     ) -> Entry:
-        """Take an entry; ``settled`` is called once all of it is confirmed, unreturned."""
-        entry = Entry(messages, events, settled)
+        """Take an entry; ``settled`` is called once all of it is confirmed, unreturned.
+
+        Events are encoded here, so that a fault in one reaches its own caller and no other entry.
+        """
+        entry = Entry(messages, [encode_event(event) for event in events], settled)
         self._waiting.append(entry)
         self._wake.set()
         return entry
@@ -137,7 +140,7 @@ class Outbox:
             for message in entry.messages:
                 batch.messages.append(message)
                 batch.owners.append(entry)
-        for body in encode_batches(event for entry in entries for event in entry.events):
+        for body in pack(event for entry in entries for event in entry.events):
             batch.messages.append(Outgoing("", self._history, body))
             batch.owners.append(None)
         return batch

@@ -4,11 +4,13 @@ from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError,
 from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.stats import StatisticsStore
+from dispatcher.edges.mongo.watch import DatabaseWatch
 
 __all__ = [
     "Database",
     "DatabaseAway",
     "DatabaseError",
+    "DatabaseWatch",
     "JobFilter",
     "JobStore",
     "KeyStore",
