@@ -173,12 +173,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"cannot read the configuration file {path}: {error.strerror}; check {CONFIG_FILE_VARIABLE}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from None
+        raise SettingsError(f"{path} is not valid YAML{_place(error)}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise SettingsError(f"{path} must hold a map of settings, as config/default.yaml does")
     return data
+
+
+def _place(error: Exception) -> str:
+    """Where a YAML error is; its own text repeats the line, which may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    return f": look at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:

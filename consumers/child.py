@@ -1,4 +1,4 @@
-"""The child process of ``isolate="process"``: ``python -m consumers.child MODULE:REGISTRY FD``.
+"""The child process of ``isolate="process"``, started by `consumers.processes`.
 
 It runs one handler at a time. When the worker goes away, the socket ends and the process exits at once, whatever its
 handler is doing.
@@ -14,7 +14,6 @@ import queue
 import signal
 import socket
 import struct
-import sys
 import threading
 from typing import Any
 
@@ -76,7 +75,3 @@ def run(registry: Registry, request: dict[str, Any]) -> dict[str, Any]:
 
 async def _wait_for(awaitable: Any) -> Any:
     return await awaitable
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

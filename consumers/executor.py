@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,7 +82,7 @@ class Executor:
 
     async def _in_thread(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
         call = contextvars.copy_context().run
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call, handler.function, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call, _plainly, handler.function, *arguments)
         try:
             return await future
         except asyncio.CancelledError:
@@ -105,6 +106,14 @@ class Executor:
             case "unstorable":
                 raise ResultError(answer["message"])
         raise RemoteError(ErrorInfo.model_validate(answer["error"]), tuple(answer["names"]))
+
+
+def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; a StopIteration, which no future can hold, becomes a RuntimeError as it does in a coroutine."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 class RemoteError(Exception):

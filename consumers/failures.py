@@ -26,10 +26,12 @@ def describe(error: BaseException) -> ErrorInfo:
 
 def clean(text: str, limit: int) -> str:
     """Text that can be stored: no lone surrogates, no API keys, at most ``limit`` characters (the middle goes)."""
+    # keys first: cut in half, one would no longer look like one
+    text = keys.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
     if len(text) > limit:
-        half = limit // 2
+        half = (limit - 3) // 2
         text = f"{text[:half]} … {text[-half:]}"
-    return keys.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+    return text
 
 
 def _traceback(error: BaseException) -> str | None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 from consumers.context import Context
@@ -21,6 +22,17 @@ from consumers.context import Context
 _LENGTH = struct.Struct(">I")
 #: Idle children kept for the next jobs.
 MAX_IDLE = 4
+#: The current folder is kept out (-P) until our own packages are imported: a schemas.py of the handler project there
+#: would take the place of ours.
+_HOME = str(Path(__file__).resolve().parents[1])
+_CHILD = """
+import sys
+home, target, fd = sys.argv[1:]
+if home not in sys.path:
+    sys.path.append(home)
+from consumers.child import main
+main(target, int(fd))
+"""
 
 
 class ChildCrashed(Exception):
@@ -103,8 +115,10 @@ class ProcessPool:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "consumers.child",
+                "-P",
+                "-c",
+                _CHILD,
+                _HOME,
                 self._target,
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],

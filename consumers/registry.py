@@ -49,17 +49,19 @@ class Retry:
                 factor=self.factor,
                 max_delay=self.max_delay,
                 jitter=self.jitter,
-                on=_names(self.on),
-                never=_names(self.never),
+                on=_names("on", self.on),
+                never=_names("never", self.never),
             )
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise RegistryError(f"Retry({first['loc'][0]}=…): {first['msg']}") from None
 
 
-def _names(classes: tuple[type[BaseException] | str, ...] | None) -> tuple[str, ...] | None:
+def _names(field: str, classes: Any) -> tuple[str, ...] | None:
     if classes is None:
         return None
+    if isinstance(classes, (str, type)):  # a string's characters would pass as names
+        raise RegistryError(f"Retry({field}=…): give a tuple, for example {field}=(ConnectionError,)")
     return tuple(c if isinstance(c, str) else c.__name__ for c in classes)
 
 
@@ -173,6 +175,8 @@ def _adapter(job_type: str, function: Callable[..., Any]) -> TypeAdapter[Any] | 
     name = _parameters(function)[0].name
     try:
         annotation = typing.get_type_hints(function, include_extras=True).get(name, Any)
+    except TypeError:
+        raise RegistryError(f'handler of "{job_type}" must be a function: put a def around it') from None
     except NameError as error:
         raise RegistryError(
             f'handler of "{job_type}": the annotation of {name} names something that cannot be found ({error})'

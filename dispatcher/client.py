@@ -15,9 +15,13 @@ import pydantic_core
 from dispatcher.core.topology import Names
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outbox, Outgoing, Publisher
+from dispatcher.edges.amqp.link import without_password
 from dispatcher.edges.amqp.publisher import REPLY_TO
 
 Result = TypeVar("Result")
+
+#: What AMQP can carry as a routing key. More would fail in each attempt to send it, and hold up others.
+MAX_ROUTING_KEY_BYTES = 255
 
 
 class PublishFailed(Exception):
@@ -27,7 +31,7 @@ class PublishFailed(Exception):
     """
 
     def __init__(self, job_id: str, reason: str) -> None:
-        super().__init__(f"job {job_id}: no confirm from the broker ({reason or 'it did not answer'})")
+        super().__init__(f"job {job_id}: no confirm from the broker ({reason})")
         self.job_id = job_id
 
 
@@ -63,6 +67,7 @@ class Client:
         self._timeout = timeout
         self._publisher: Publisher | None = None
         self._outbox: Outbox | None = None
+        self._in_flight: set[asyncio.Future[None]] = set()
         self._answers: dict[str, asyncio.Future[Receipt]] = {}
         self._thread: _LoopThread | None = None
 
@@ -74,11 +79,13 @@ class Client:
         self._outbox.start()
 
     async def close(self) -> None:
-        """Wait for what is in flight, at most the timeout, and close."""
+        """Wait for publishes that somebody waits for, at most the timeout, and close."""
         if self._outbox is None or self._publisher is None:
             return
         try:
-            await asyncio.wait_for(self._outbox.drain(), self._timeout)
+            # not for what has failed already: that may stay in the outbox for as long as the broker is away
+            if self._in_flight:
+                await asyncio.wait(self._in_flight, timeout=self._timeout)
         finally:
             await self._outbox.close()
             await self._publisher.close()
@@ -95,6 +102,7 @@ class Client:
 
         Raises:
             PublishFailed: no confirm in time.
+            ValueError: the payload cannot be written as JSON, or the type is longer than AMQP can carry.
         """
         job_id = id or clock.new_id()
         await self._send(job_id, self._message(job_type, payload, job_id, fields))
@@ -125,12 +133,15 @@ class Client:
     def _message(
         self, job_type: str, payload: Any, job_id: str, fields: dict[str, Any], correlation: str | None = None
     ) -> Outgoing:
+        if len(job_type.encode()) > MAX_ROUTING_KEY_BYTES:
+            raise ValueError(f"a job type has at most {MAX_ROUTING_KEY_BYTES} bytes; intake takes 100 characters")
         body = {"id": job_id, **({} if payload is None else {"payload": payload}), **fields}
         reply_to = REPLY_TO if correlation else None
         return Outgoing(self._jobs, job_type, pydantic_core.to_json(body), self._headers, correlation, reply_to)
 
     async def _send(self, job_id: str, message: Outgoing) -> None:
-        if self._outbox is None or self._publisher is None:
+        outbox, publisher = self._outbox, self._publisher
+        if outbox is None or publisher is None:
             raise RuntimeError("the client is not connected: use it in a with block, or call connect()")
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -138,12 +149,16 @@ class Client:
             if not confirmed.done():
                 confirmed.set_result(None)
 
-        self._outbox.add([message], (), settled)
+        self._in_flight.add(confirmed)
+        outbox.add([message], (), settled)
         try:
             async with asyncio.timeout(self._timeout):
                 await confirmed
         except TimeoutError:
-            raise PublishFailed(job_id, self._publisher.problem) from None
+            silent = f"RabbitMQ at {without_password(self._url)} did not answer"
+            raise PublishFailed(job_id, publisher.problem or silent) from None
+        finally:
+            self._in_flight.discard(confirmed)
 
     def _answer(self, correlation: str | None, body: bytes) -> None:
         waiting = self._answers.get(correlation or "")

@@ -14,6 +14,9 @@ from dispatcher.edges.mongo import JobFilter
 from dispatcher.services.operations import Operations
 from schemas import JobState
 
+#: As plain words: of an enum, click takes the members' names.
+STATES = [str(state) for state in JobState]
+
 
 @click.group()
 def jobs() -> None:
@@ -21,7 +24,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.option("--state", "states", multiple=True, type=click.Choice(list(JobState)), help="Only jobs in this state.")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--app", help="Only this application's jobs.")
 @click.option("--type", "job_type", help="Only jobs of this type.")
 @click.option("--tag", help="Only jobs with this tag.")

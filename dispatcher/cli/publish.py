@@ -49,20 +49,30 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
         fields["tags"] = list(options["tags"])
     if options["retry"] is not None:
         fields["retry"] = _json(options["retry"], "--retry")
-    text = sys.stdin.read() if payload == "-" else payload
-    receipt = asyncio.run(_publish(_key(key_file), job_type, _json(text, "PAYLOAD"), options["job_id"], fields, wait))
+    body = _json(_stdin() if payload == "-" else payload, "PAYLOAD")
+    key = _key(key_file)
+    try:
+        receipt = asyncio.run(_publish(key, job_type, body, options["job_id"], fields, wait))
+    except ValueError as error:
+        raise click.UsageError(f"cannot be sent: {error}") from None
     _report(receipt, as_json)
+
+
+def _stdin() -> str:
+    return sys.stdin.buffer.read().decode(errors="replace")
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise click.BadParameter("not JSON that anybody takes: nested too deep", param_hint=where) from None
     except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint=where) from None
 
 
 def _key(file: str | None) -> str:
-    key = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(KEY_VARIABLE, "")
+    key = Path(file).read_text(encoding="utf-8", errors="replace").strip() if file else os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise click.UsageError(f"no API key: set {KEY_VARIABLE} or give --key-file (dispatcher keys create makes one)")
     return key
@@ -74,7 +84,7 @@ async def _publish(
     loaded = settings()
     url = loaded.amqp.url.get_secret_value()
     await check_broker(url)
-    async with Client(url, key, prefix=loaded.amqp.prefix) as client:
+    async with Client(url, key, prefix=loaded.amqp.prefix, timeout=wait or 30) as client:
         if not wait:
             return Receipt(await client.publish(job_type, payload, id=job_id, **fields), True, message="not waited for")
         try:

@@ -173,7 +173,9 @@ def _check_fields(body: dict[str, Any], job_type: str) -> None:
 
 
 def _validate(body: dict[str, Any]) -> JobRequest:
-    nulls = [name for name, value in body.items() if value is None]
+    retry = body.get("retry")
+    fields = {**body, **(retry if isinstance(retry, dict) else {})}
+    nulls = [name for name, value in fields.items() if value is None]
     if nulls:
         raise Refusal(Code.INVALID_FIELD, f"{nulls[0]}: null is not a value; leave the field out")
     try:

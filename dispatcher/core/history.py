@@ -168,11 +168,12 @@ def _move(doc: Document, state: JobState, run: int, seq: int, due_at: int | None
     if not supersedes(state, run, seq, old, doc["run"], doc["seq"]):
         return False
     if run != doc["run"]:
-        for name in ("result", "error"):
-            doc.pop(name, None)
+        doc.pop("result", None)
         doc["finished_at"] = None
     doc.update(state=str(state), run=run, seq=seq)
-    doc.pop("due_at", None)
+    # what an earlier step said goes, whichever of the two events came first
+    for name in ("due_at", "error"):
+        doc.pop(name, None)
     if due_at is not None:
         doc["due_at"] = due_at
     return True
@@ -180,7 +181,6 @@ def _move(doc: Document, state: JobState, run: int, seq: int, due_at: int | None
 
 def _settle(doc: Document, at: int, error: Document | None) -> None:
     """What the step that just moved the state says of the job: its error, and when it is final, the time."""
-    doc.pop("error", None)
     if error is not None:
         doc["error"] = error
     if JobState(doc["state"]) in FINAL:

@@ -36,10 +36,12 @@ def ttl_ms(level: int) -> int:
 
 def units(delay: float) -> int:
     """Seconds as units, rounded up, at least one and at most what the ladder holds."""
-    if not math.isfinite(delay):
-        return MAX_UNITS if delay > 0 else 1
+    if delay >= MAX_DELAY:
+        return MAX_UNITS
+    if not delay > 0:  # NaN too
+        return 1
     # a float such as 0.1 + 0.2 must not cost a whole unit more: 1 µs of grace
-    return min(max(math.ceil(delay * UNITS_PER_SECOND - 8e-6), 1), MAX_UNITS)
+    return max(math.ceil(delay * UNITS_PER_SECOND - 8e-6), 1)
 
 
 def enter(delay: float, lane: str, priority: str) -> Hop:

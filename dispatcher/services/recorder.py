@@ -28,6 +28,8 @@ from schemas.events import encode_batches
 _logger = log.get("recorder")
 
 ERROR_HEADER = "x-error"
+#: So many events in one window mean load: the next one gathers for longer.
+BUSY_EVENTS = 50
 #: Pause between two looks for a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
@@ -136,12 +138,14 @@ class Recorder:
                 await asyncio.sleep(AWAY_PAUSE)
 
     async def _record_until_away(self) -> None:
+        busy = False
         while True:
             await self._arrived.wait()
             # a job's events follow each other closely: gathered, they make one write instead of two
-            await asyncio.sleep(self._settings.recorder.window)
+            await asyncio.sleep(self._settings.recorder.window if busy else self._settings.recorder.window / 10)
             self._arrived.clear()
             await self._park_poison()
+            busy = sum(len(held.events) for held in self._held) >= BUSY_EVENTS
             while self._held:
                 await self._write_or_isolate(self._next_window())
             self._idle.set()

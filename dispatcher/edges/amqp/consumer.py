@@ -6,11 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges import log
@@ -30,7 +35,7 @@ class Subscription:
 class _Session:
     """One channel's lifetime: its tags mean nothing on another."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.ledger = AckLedger()
         self.open = True
@@ -110,42 +115,44 @@ class Consumer:
         await outer.initialize()
         self._link.watch(outer)
         self._outer = outer  # a strong reference: a channel that is collected closes
-        channel = await outer.get_underlay_channel()
+        channel = cast(Channel, await outer.get_underlay_channel())
         session = self._session = _Session(channel)
         if self._stopped:
             return
+        channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
             await channel.basic_qos(prefetch_count=subscription.prefetch)
-            await channel.basic_consume(
-                subscription.queue,
-                self._receiver(session, subscription.queue),
-                consumer_tag=subscription.queue,
-            )
+            await channel.basic_consume(subscription.queue, _never_called, consumer_tag=subscription.queue)
 
     def _cancelled(self, frame: Any) -> None:
         self._link.drop(f"the broker cancelled the consumer of {frame.consumer_tag}")
 
-    def _receiver(self, session: _Session, queue: str) -> Callable[[DeliveredMessage], Any]:
-        async def receive(message: DeliveredMessage) -> None:
-            method, properties = message.delivery, message.header.properties
-            tag = method.delivery_tag  # type: ignore[union-attr]
-            session.ledger.delivered(tag)  # type: ignore[arg-type]
-            self._on_delivery(
-                Delivery(
-                    queue,
-                    tag,  # type: ignore[arg-type]
-                    bytes(message.body),
-                    message.routing_key or "",
-                    bool(method.redelivered),  # type: ignore[union-attr]
-                    properties.headers or {},
-                    properties.reply_to,
-                    properties.correlation_id,
-                    session,
-                )
+    async def _deliver(self, session: _Session, frame: Basic.Deliver) -> None:
+        """Read a message's content and hand it on, without a task of its own as aiormq would make it."""
+        channel = session.channel
+        header: ContentHeader = await channel._get_frame()  # type: ignore[assignment]
+        parts = []
+        missing = header.body_size
+        while missing > 0:
+            content: ContentBody = await channel._get_frame()  # type: ignore[assignment]
+            parts.append(content.value)
+            missing -= len(content.value)
+        tag, properties = int(frame.delivery_tag or 0), header.properties
+        session.ledger.delivered(tag)
+        self._on_delivery(
+            Delivery(
+                frame.consumer_tag or "",  # each consumer is named after its queue
+                tag,
+                parts[0] if len(parts) == 1 else b"".join(parts),
+                frame.routing_key or "",
+                frame.redelivered,
+                properties.headers or {},
+                properties.reply_to,
+                properties.correlation_id,
+                session,
             )
-
-        return receive
+        )
 
     def done(self, delivery: Delivery) -> None:
         """What replaces the message is confirmed: acknowledge it at the next flush.
@@ -176,3 +183,7 @@ class Consumer:
                 await session.channel.basic_ack(tag, wait=False)
         except (aiormq.exceptions.AMQPError, RuntimeError):
             session.open = False
+
+
+async def _never_called(_: DeliveredMessage) -> None:
+    """aiormq wants a callback for each consumer; `Consumer._deliver` comes before it."""

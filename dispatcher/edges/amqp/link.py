@@ -19,9 +19,10 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 
 from dispatcher.edges import log
-from dispatcher.edges.amqp import tolerant
+from dispatcher.edges.amqp import receiver, tolerant
 
 tolerant.install()
+receiver.install()
 
 #: Longest pause between two attempts to connect, in seconds; every consumer is back within 10 s of its broker.
 MAX_PAUSE = 2.0
@@ -50,7 +51,7 @@ def explain(error: BaseException, url: str) -> str:
 
 def without_password(url: str) -> str:
     """The URL with its password replaced."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 async def connect(url: str, name: str, heartbeat: int = 30) -> AbstractConnection:
@@ -64,9 +65,15 @@ class Link:
     """A connection that is set up again whenever it is lost, until `close`."""
 
     def __init__(
-        self, url: str, name: str, setup: Callable[[AbstractConnection], Awaitable[None]], heartbeat: int = 30
+        self,
+        url: str,
+        name: str,
+        setup: Callable[[AbstractConnection], Awaitable[None]],
+        heartbeat: int = 30,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._url = url
+        self._on_lost = on_lost
         self.name = name
         self._setup = setup
         self._heartbeat = heartbeat
@@ -90,28 +97,30 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection for good."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # one cancellation may get lost on the way: wait_for swallows it when what it waits for ends just then
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
 
     def drop(self, reason: str, generation: int | None = None) -> None:
         """Give the connection up; it is set up anew. With ``generation``, only if that is still the current one."""
-        if generation is not None and generation != self._generation:
-            return
+        if generation is not None and (generation != self._generation or self._lost.is_set()):
+            return  # an old connection's, or not the first thing that went wrong with this one
         self.problem = reason
         if self.up.is_set():
             _logger.warning("connection dropped", connection=self.name, reason=reason)
         self.up.clear()
         self._lost.set()
+        if self._on_lost is not None:
+            self._on_lost()
 
     def watch(self, channel: AbstractChannel) -> None:
         """Drop the connection when this channel closes."""
         generation = self._generation
 
         def closed(_: Any, error: BaseException | None) -> None:
-            self.drop(f"channel closed: {error}", generation)
+            self.drop(f"channel closed: {explain(error, self._url) if error else 'in order'}", generation)
 
         channel.close_callbacks.add(closed)
 

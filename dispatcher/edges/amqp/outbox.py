@@ -17,8 +17,8 @@ from schemas.events import encode_event, pack
 
 _logger = log.get("outbox")
 
-#: Batches under way at once: enough to keep the broker busy while one waits for its confirms.
-MAX_BATCHES = 4
+#: Batches under way at once: one is gathered and sent while the other waits for its confirms. More would be smaller.
+MAX_BATCHES = 2
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 250
 #: Pause before a message that no queue took is tried again, in seconds.

@@ -11,16 +11,16 @@ from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from dispatcher.edges import log
+from dispatcher.edges.amqp.frames import publish_frames
 from dispatcher.edges.amqp.link import Link
 
 _logger = log.get("amqp")
-_PERSISTENT = 2
 #: The broker's pseudo-queue for replies to one channel.
 REPLY_TO = "amq.rabbitmq.reply-to"
 
@@ -35,6 +35,64 @@ class Outgoing:
     headers: dict[str, Any] | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
+
+
+class _Batch:
+    """Messages that were published together: the indexes of those still open, and of those returned."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._answered = 0
+        self.open = set(range(size))
+        self.returned: list[int] = []
+        #: Set when nothing is open any more, or when the connection was lost.
+        self.done = asyncio.Event()
+        if not size:
+            self.done.set()
+
+    def settle(self, index: int, error: BaseException | None) -> None:
+        """The broker answered; an error other than a return (a negative confirm) leaves the message open."""
+        if error is None or isinstance(error, PublishError):
+            self.open.discard(index)
+            if error is not None:
+                self.returned.append(index)
+        self._answered += 1
+        if self._answered == self._size:
+            self.done.set()
+
+
+class _Confirm:
+    """Stands where aiormq keeps a future for each publish: it is asked and told the same, but needs no loop."""
+
+    __slots__ = ("_batch", "_index", "_message_id", "_message_ids", "_settled")
+
+    def __init__(self, batch: _Batch, index: int, message_ids: dict[str, int], message_id: str) -> None:
+        self._batch = batch
+        self._index = index
+        self._message_ids = message_ids
+        self._message_id = message_id
+        self._settled = False
+
+    def done(self) -> bool:
+        """Whether the broker answered."""
+        return self._settled
+
+    def cancelled(self) -> bool:
+        """Never: a publish that is given up is still counted."""
+        return False
+
+    def set_result(self, _: Any) -> None:
+        """The broker confirmed."""
+        self._settle(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """The broker returned the message, or refused it."""
+        self._settle(error)
+
+    def _settle(self, error: BaseException | None) -> None:
+        self._settled = True
+        self._message_ids.pop(self._message_id, None)
+        self._batch.settle(self._index, error)
 
 
 class Publisher:
@@ -53,7 +111,9 @@ class Publisher:
         self._on_reply = on_reply
         self._channel: Channel | None = None
         self._plain: Channel | None = None
-        self._link = Link(url, f"{name} publisher", self._setup, heartbeat)
+        self._link = Link(url, f"{name} publisher", self._setup, heartbeat, self._lost)
+        self._batches: set[_Batch] = set()
+        self._writing = asyncio.Lock()
         # a return is matched by message id, which must be unique among the channel's in-flight publishes
         self._message_ids = map(f"{os.getpid():x}-{{:x}}".format, itertools.count(1))
         #: Publishes whose outcome was unknown and that were sent again.
@@ -76,6 +136,12 @@ class Publisher:
     async def close(self) -> None:
         """Close the connection. What is being published is given up."""
         await self._link.close()
+
+    def _lost(self) -> None:
+        """The connection is gone: what was not answered will not be."""
+        self._channel = None
+        for batch in self._batches:
+            batch.done.set()
 
     async def wait_ready(self) -> None:
         """Wait until the connection is usable."""
@@ -107,60 +173,75 @@ class Publisher:
 
         Returns:
             The indexes of those that no queue took: the broker returned them, and nothing holds them now.
+
+        Raises:
+            ValueError: a routing key or property is longer than AMQP allows.
         """
         waiting = list(range(len(messages)))
         returned: list[int] = []
         while waiting:
             await self._link.up.wait()
-            results = await self._send([messages[i] for i in waiting])
-            returned += [i for i, result in zip(waiting, results, strict=True) if isinstance(result, PublishError)]
-            waiting = [
-                i
-                for i, result in zip(waiting, results, strict=True)
-                if isinstance(result, BaseException) and not isinstance(result, PublishError)
-            ]
+            batch = await self._send([messages[i] for i in waiting])
+            returned += [waiting[i] for i in batch.returned]
+            waiting = [waiting[i] for i in sorted(batch.open)]
             if waiting:
                 self.unknown += len(waiting)
                 _logger.warning("publishing again", connection=self._link.name, messages=len(waiting))
                 await asyncio.sleep(0.05)
         return sorted(returned)
 
-    async def _send(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
-        channel = self._channel
-        assert channel is not None
-        tasks = [asyncio.create_task(self._send_one(channel, message)) for message in messages]
+    async def _send(self, messages: Sequence[Outgoing]) -> _Batch:
+        """Publish once; what stays open in the batch is unknown."""
+        batch = _Batch(len(messages))
+        self._batches.add(batch)
         try:
-            _, late = await asyncio.wait(tasks, timeout=self._timeout)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
-        if late:
+            await self._write(messages, batch)
+            async with asyncio.timeout(self._timeout):
+                await batch.done.wait()
+        except TimeoutError:
             self._link.drop(f"no confirm within {self._timeout:g} s")
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late)
-        return [asyncio.CancelledError() if task.cancelled() else task.exception() for task in tasks]
+        finally:
+            self._batches.discard(batch)
+        return batch
 
-    async def _send_one(self, channel: Channel, message: Outgoing) -> None:
-        await channel.basic_publish(
-            message.body,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-            properties=self._properties(message),
-            mandatory=True,
-            wait=False,
-        )
+    async def _write(self, messages: Sequence[Outgoing], batch: _Batch) -> None:
+        """Hand the frames of all messages to the connection at once, and await a confirm for each."""
+        async with self._writing:  # delivery tags count in the order of the frames
+            channel = self._channel
+            if channel is None or channel.is_closed or not self._link.ready:
+                batch.done.set()
+                return
+            payload = self._encode(channel, messages, batch)
+            try:
+                await channel.write_queue.put(ChannelFrame(payload, should_close=False))
+            except BaseException:
+                # tags were counted whose frames may not follow: the channel cannot be used any further
+                self._link.drop("publishing was interrupted")
+                raise
 
-    def _properties(self, message: Outgoing) -> Basic.Properties:
-        return Basic.Properties(
-            content_type="application/json",
-            delivery_mode=_PERSISTENT,
-            headers=message.headers,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            message_id=next(self._message_ids),
-        )
+    def _encode(self, channel: Channel, messages: Sequence[Outgoing], batch: _Batch) -> bytes:
+        frame_max = channel.connection.connection_tune.frame_max
+        encoded = []
+        for message in messages:
+            message_id = next(self._message_ids)
+            frames = publish_frames(
+                channel.number,
+                frame_max,
+                message.exchange,
+                message.routing_key,
+                message.body,
+                message_id,
+                headers=message.headers,
+                correlation_id=message.correlation_id,
+                reply_to=message.reply_to,
+            )
+            encoded.append((message_id, frames))
+        for index, (message_id, _) in enumerate(encoded):
+            channel.delivery_tag += 1
+            confirm = _Confirm(batch, index, channel.message_id_delivery_tag, message_id)
+            channel.confirmations[channel.delivery_tag] = confirm  # type: ignore[assignment]
+            channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+        return b"".join(frames for _, frames in encoded)
 
     async def send(self, message: Outgoing) -> None:
         """Publish once, transient, without confirm and without knowing whether it arrived (replies)."""

@@ -75,7 +75,7 @@ class Database:
 
 def explain(error: BaseException, url: str) -> str:
     """One sentence about a failure, without the password."""
-    shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
     if isinstance(error, ConnectionFailure):
         return f"cannot reach MongoDB at {shown}; is it running, is mongo.url (DISPATCHER_MONGO__URL) right?"
     return f"MongoDB at {shown}: {type(error).__name__}: {str(error)[:300]}"

@@ -1,0 +1,75 @@
+"""Handlers that the executor's tests run in child processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from consumers import Cancel, Context, Registry, Snooze
+
+jobs = Registry()
+
+
+@dataclass
+class Order:
+    """A payload that the child validates for itself."""
+
+    number: int
+
+
+class OrderError(LookupError):
+    """An exception of a handler project."""
+
+
+@jobs.handler("pid", isolate="process")
+def pid(payload: dict[str, Any]) -> int:
+    """Says which process it is."""
+    return os.getpid()
+
+
+@jobs.handler("order", isolate="process")
+def order(payload: Order, ctx: Context) -> dict[str, Any]:
+    """Shows what arrived."""
+    trace = ctx.trace.traceparent if ctx.trace else None
+    return {"number": payload.number, "attempt": ctx.attempt, "tags": ctx.tags, "id": ctx.id, "trace": trace}
+
+
+@jobs.handler("order.async", isolate="process")
+async def order_async(payload: Order) -> int:
+    """An async function in a child."""
+    return payload.number + 1
+
+
+@jobs.handler("steer", isolate="process")
+def steer(payload: dict[str, Any]) -> Any:
+    """Leaves in the way that it is told."""
+    match payload["how"]:
+        case "snooze":
+            raise Snooze(7)
+        case "cancel":
+            raise Cancel("why")
+        case "error":
+            raise OrderError("no such order")
+        case "unstorable":
+            return object()
+        case "large":
+            return "x" * 5_000
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            sys.exit(3)
+    return None
+
+
+@jobs.handler("hang", isolate="process")
+def hang(payload: dict[str, Any]) -> None:
+    """Starts a process of its own and never ends."""
+    with subprocess.Popen(["sleep", "120"]) as grandchild, open(payload["file"], "w") as file:  # noqa: PTH123
+        file.write(str(grandchild.pid))
+        file.flush()
+        time.sleep(120)

@@ -1,0 +1,191 @@
+"""The delay ladder, walked in a small simulation of a broker with the topology that is really declared."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dispatcher.core import ladder
+from dispatcher.core.topology import Names, Topology, build, work_key
+from schemas import PRIORITIES
+
+LANES = ("default", "bulk", "0", "1", "critical", "a-b_c")
+NAMES = Names("p.")
+TOPOLOGY = build(NAMES, LANES)
+LONGEST = 2**ladder.LEVELS - 1
+
+
+def matches(pattern: list[str], words: list[str]) -> bool:
+    """Whether a topic binding takes a routing key, straight from the protocol's text."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(matches(pattern[1:], words[i:]) for i in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and matches(pattern[1:], words[1:])
+
+
+@dataclass
+class Broker:
+    """Exchanges, bindings, lifetimes and dead-lettering; time is a sum of lifetimes."""
+
+    topology: Topology
+    visited: list[str] = field(default_factory=list)
+    waited_ms: int = 0
+    arrived: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.exchanges = {exchange.name: exchange for exchange in self.topology.exchanges}
+        self.queues = {queue.name: queue for queue in self.topology.queues}
+
+    def publish(self, exchange: str, key: str) -> None:
+        """Let a message go as far as it goes."""
+        queues = self.route(exchange, key, set())
+        for name in queues:
+            arguments = self.queues[name].arguments
+            if "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments:
+                self.visited.append(name)
+                self.waited_ms += arguments["x-message-ttl"]
+                self.publish(arguments["x-dead-letter-exchange"], arguments.get("x-dead-letter-routing-key", key))
+            else:
+                self.arrived.append(name)
+
+    def route(self, exchange: str, key: str, seen: set[str]) -> set[str]:
+        """The queues that take a message: each at most once, however many bindings lead to it."""
+        if exchange in seen:
+            return set()
+        seen.add(exchange)
+        kind = self.exchanges[exchange].type
+        found: set[str] = set()
+        routed = False
+        for binding in self.topology.bindings:
+            if binding.source != exchange or not self.takes(kind, binding.routing_key, key):
+                continue
+            routed = True
+            found |= self.route(binding.destination, key, seen) if binding.to_exchange else {binding.destination}
+        alternate = self.exchanges[exchange].arguments.get("alternate-exchange")
+        if not routed and alternate:
+            return self.route(alternate, key, seen)
+        return found
+
+    @staticmethod
+    def takes(kind: str, pattern: str, key: str) -> bool:
+        """Whether an exchange of this type lets a binding take the key."""
+        if kind == "topic":
+            return matches(pattern.split("."), key.split("."))
+        return kind == "fanout" or pattern == key
+
+
+DELAYS = st.one_of(
+    st.floats(0, ladder.MAX_DELAY),
+    st.floats(0, 20),
+    st.integers(1, LONGEST).map(lambda n: n / 8),
+    st.floats(allow_nan=True, allow_infinity=True),
+)
+
+
+@given(DELAYS, st.sampled_from(LANES), st.sampled_from(PRIORITIES))
+@example(0.125, "default", "normal")
+@example(ladder.MAX_DELAY, "1", "critical")
+@example(math.inf, "0", "low")
+@example(5.0, "critical", "critical")
+def test_a_delayed_message_reaches_its_work_queue_once_and_in_time(delay: float, lane: str, priority: str) -> None:
+    """It visits the queue of each binary digit, highest first, and waits for exactly its units."""
+    hop = ladder.enter(delay, lane, priority)
+    broker = Broker(TOPOLOGY)
+    broker.publish(NAMES.delay(hop.level), hop.routing_key)
+    number = ladder.units(delay)
+    digits = [level for level in reversed(range(ladder.LEVELS)) if number >> level & 1]
+    assert broker.visited == [NAMES.delay(level) for level in digits]
+    assert broker.waited_ms == number * 125
+    assert broker.arrived == [NAMES.work_queue(lane, priority)]
+    assert len(hop.routing_key.encode()) <= 255
+
+
+@given(st.sampled_from(LANES), st.sampled_from(PRIORITIES))
+def test_undelayed_work_goes_to_the_same_queue(lane: str, priority: str) -> None:
+    """The direct exchange and the end of the ladder agree."""
+    broker = Broker(TOPOLOGY)
+    broker.publish(NAMES.work, work_key(lane, priority))
+    assert (broker.arrived, broker.visited) == ([NAMES.work_queue(lane, priority)], [])
+
+
+def test_a_dead_letter_for_a_lane_that_is_gone_is_kept() -> None:
+    """Dead letters cannot be mandatory: what no work queue takes ends in the stray queue, not in nothing."""
+    hop = ladder.enter(3, "forgotten", "normal")
+    broker = Broker(TOPOLOGY)
+    broker.publish(NAMES.delay(hop.level), hop.routing_key)
+    assert broker.arrived == [NAMES.stray]
+
+
+def test_a_missing_work_queue_is_noticed() -> None:
+    """work.v1 has no alternate exchange: a mandatory publish to a lane that is gone is returned."""
+    broker = Broker(TOPOLOGY)
+    broker.publish(NAMES.work, work_key("forgotten", "normal"))
+    assert broker.arrived == []
+
+
+@given(st.floats(0, ladder.MAX_DELAY))
+def test_never_less_than_asked_and_less_than_a_unit_more(delay: float) -> None:
+    """Rounded up to 1/8 s, but for one microsecond of grace."""
+    waits = ladder.units(delay) / 8
+    assert waits >= delay - 1.001e-6
+    assert waits < delay + 0.125 or waits == 0.125
+
+
+@pytest.mark.parametrize(
+    ("delay", "units"),
+    [
+        (0, 1),
+        (1e-9, 1),
+        (0.1, 1),
+        (0.125, 1),
+        (0.126, 2),
+        (0.25, 2),
+        (1, 8),
+        (1.0001, 9),
+        (0.1 + 0.2 - 0.3 + 0.25, 2),
+        (60, 480),
+        (ladder.MAX_DELAY - 0.1, LONGEST),
+        (ladder.MAX_DELAY, LONGEST),
+        (ladder.MAX_DELAY + 1, LONGEST),
+        (1e300, LONGEST),
+        (math.inf, LONGEST),
+        (-math.inf, 1),
+        (math.nan, 1),
+        (-5, 1),
+        (-1e300, 1),
+        (86_400, 691_200),
+    ],
+)
+def test_units(delay: float, units: int) -> None:
+    """At least one, at most what the ladder holds, whatever number comes."""
+    assert ladder.units(delay) == units
+
+
+def test_usual_backoffs_are_one_hop() -> None:
+    """1, 2, 4, 8 s visit one queue each, 5 s two."""
+    for delay, hops in ((1, 1), (2, 1), (4, 1), (8, 1), (5, 2)):
+        hop = ladder.enter(delay, "default", "normal")
+        broker = Broker(TOPOLOGY)
+        broker.publish(NAMES.delay(hop.level), hop.routing_key)
+        assert len(broker.visited) == hops
+
+
+def test_the_ladder_holds_the_longest_retry_and_its_lifetimes_are_exact() -> None:
+    """86,400 s fit; the levels are 2^-3 to 2^16 s."""
+    assert ladder.MAX_DELAY >= 86_400
+    assert [ladder.ttl_ms(level) for level in (0, 3, 19)] == [125, 1_000, 65_536_000]
+
+
+def test_delay_queues_can_lose_nothing() -> None:
+    """At-least-once dead-lettering with reject-publish, and never an expiry of the queue."""
+    for level in range(ladder.LEVELS):
+        queue = next(queue for queue in TOPOLOGY.queues if queue.name == NAMES.delay(level))
+        assert queue.arguments["x-queue-type"] == "quorum"
+        assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert queue.arguments["x-overflow"] == "reject-publish"
+        assert "x-expires" not in queue.arguments
