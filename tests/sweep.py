@@ -27,17 +27,19 @@ class Taken:
         return text.encode() in self.body or text in f"{self.routing_key} {self.properties!r} {self.headers!r}"
 
 
-def take(installation: Installation, queue: str) -> list[Taken]:
-    """Take everything out of a queue, with all its properties."""
+def take(installation: Installation, queue: str, channel: Any = None) -> list[Taken]:
+    """Take everything out of a queue, with all its properties; on a connection of its own where none is given."""
+    if channel is None:
+        with installation.channel() as channel:
+            return take(installation, queue, channel)
     taken = []
-    with installation.channel() as channel:
-        while True:
-            method, properties, body = channel.basic_get(queue, auto_ack=True)
-            if method is None:
-                return taken
-            headers = dict(properties.headers or {})
-            headers.pop("x-delivery-count", None)  # the broker's own, on every quorum queue
-            taken.append(Taken(queue, method.routing_key, headers, properties, body))
+    while True:
+        method, properties, body = channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            return taken
+        headers = dict(properties.headers or {})
+        headers.pop("x-delivery-count", None)  # the broker's own, on every quorum queue
+        taken.append(Taken(queue, method.routing_key, headers, properties, body))
 
 
 def take_all(installation: Installation) -> list[Taken]:

@@ -8,7 +8,10 @@ from typing import Any
 from bson.datetime_ms import DatetimeMS
 
 from dispatcher.core.keys import KeyRecord
+from dispatcher.edges import log
 from dispatcher.edges.mongo.client import Database, from_date, to_date
+
+_logger = log.get("keys")
 
 #: A change that the server dated a little earlier than one already seen is looked for this far back.
 OVERLAP_MS = 10_000
@@ -48,12 +51,12 @@ class KeyStore:
     async def get(self, ids: Iterable[str]) -> dict[str, KeyRecord]:
         """The records of these ids, those that exist."""
         cursor = self._keys.find({"_id": {"$in": list(ids)}})
-        return {stored["_id"]: _record(stored) async for stored in cursor}
+        return {record.id: record async for stored in cursor if (record := _record(stored))}
 
     async def all(self, app: str | None = None) -> list[KeyRecord]:
         """All keys, the oldest first."""
         cursor = self._keys.find({"app": app} if app else {}).sort("created_at", 1)
-        return [_record(stored) async for stored in cursor]
+        return [record async for stored in cursor if (record := _record(stored))]
 
     async def apps(self) -> list[str]:
         """Every app that has or had a key."""
@@ -65,21 +68,28 @@ class KeyStore:
         query = {} if mark is None else {"updated_at": {"$gte": DatetimeMS(mark - OVERLAP_MS)}}
         records: list[KeyRecord] = []
         async for stored in self._keys.find(query):
-            records.append(_record(stored))
-            mark = max(mark or 0, int(stored["updated_at"]))
+            if record := _record(stored):
+                records.append(record)
+                mark = max(mark or 0, int(stored["updated_at"]))
         return records, mark
 
 
-def _record(stored: dict[str, Any]) -> KeyRecord:
-    return KeyRecord(
-        id=stored["_id"],
-        app=stored["app"],
-        hash=stored["hash"],
-        created_at=int(stored["created_at"]),
-        types=tuple(stored["types"]),
-        lanes=tuple(stored["lanes"]),
-        max_priority=stored["max_priority"],
-        max_bytes=stored["max_bytes"],
-        expires_at=from_date(stored["expires_at"]),
-        revoked=stored["revoked_at"] is not None,
-    )
+def _record(stored: dict[str, Any]) -> KeyRecord | None:
+    """The record, or None for a document that is not one: it must not stop the others from being read."""
+    try:
+        int(stored["updated_at"])
+        return KeyRecord(
+            id=stored["_id"],
+            app=stored["app"],
+            hash=stored["hash"],
+            created_at=int(stored["created_at"]),
+            types=tuple(stored["types"]),
+            lanes=tuple(stored["lanes"]),
+            max_priority=stored["max_priority"],
+            max_bytes=stored["max_bytes"],
+            expires_at=from_date(stored["expires_at"]),
+            revoked=stored["revoked_at"] is not None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        _logger.error("a document in api_keys is no key", id=str(stored["_id"]), error=type(error).__name__)
+        return None
