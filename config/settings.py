@@ -97,6 +97,7 @@ class Recorder(Section):
 
     prefetch: Annotated[int, Field(ge=1, le=10_000)]
     window: Annotated[float, Field(ge=0, le=1)]
+    hold: Annotated[float, Field(ge=0, le=10)]
     max_events: Count
 
 

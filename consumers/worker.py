@@ -201,7 +201,7 @@ class Worker:
             error=message.error,
         )
         if following.state in FINAL:
-            metrics.final.labels(step.work.lane, following.state).inc()
+            metrics.of(metrics.final, step.work.lane, following.state).inc()
         _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
         self._outbox.add(self._messages(following), [event], self._settled(step))
 
@@ -227,11 +227,11 @@ class Worker:
         }
         notice = StartNotice(self._outbox, common)
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
-        metrics.wait_seconds.labels(work.lane, work.priority).observe(max(waited, 0) / 1000)
+        metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
         timeout = work.timeout or handler.timeout or self._settings.worker.timeout
         execution, result = await self._executor.run(handler, work.payload, context, timeout)
-        metrics.run_seconds.labels(work.lane).observe(time.perf_counter() - began)
-        metrics.attempts.labels(work.lane, execution.outcome).inc()
+        metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
+        metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
         finished_at = max(clock.now_ms(), started_at)
         policy = resolve(self._default_policy, handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, clock.chance())
@@ -250,9 +250,9 @@ class Worker:
 
     def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
         if following.state in FINAL:
-            metrics.final.labels(work.lane, following.state).inc()
+            metrics.of(metrics.final, work.lane, following.state).inc()
         elif following.state is JobState.RETRYING:
-            metrics.retries.labels(work.lane).inc()
+            metrics.of(metrics.retries, work.lane).inc()
         if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
             _logger.warning(
                 "attempt failed",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TypeVar
+
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -37,6 +42,12 @@ rolled_up = Counter("dispatcher_statistics_minutes_total", "Minutes of statistic
 republished = Gauge(
     "dispatcher_unknown_publishes", "Publishes sent again because their outcome was unknown", ["service"]
 )
+
+
+@lru_cache(maxsize=4096)
+def of(metric: Metric, *labels: str) -> Metric:
+    """A metric's child for these label values, looked up once: the library does it anew each time."""
+    return metric.labels(*labels)
 
 
 def render() -> tuple[bytes, str]:

@@ -138,7 +138,7 @@ class Intake:
         work = admitted.work
         headers = work.trace.model_dump(exclude_none=True) if work.trace else None
         message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), headers)
-        metrics.accepted.labels(work.lane, work.priority).inc()
+        metrics.of(metrics.accepted, work.lane, work.priority).inc()
         self._outbox.add(
             [message],
             [admitted.event],
@@ -161,7 +161,7 @@ class Intake:
         self._refuse(delivery, Refusal(Code.CRASHED_INTAKE, sentence), record)
 
     def _refuse(self, delivery: Delivery, refusal: Refusal, record: keys.KeyRecord | None) -> None:
-        metrics.refused.labels(refusal.code).inc()
+        metrics.of(metrics.refused, refusal.code).inc()
         headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
         if len(delivery.body) > self._rules.max_body_bytes:
             headers[SIZE_HEADER] = len(delivery.body)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from config import Settings
-from dispatcher.core.history import document_id
+from dispatcher.core.gathering import Gathering, Group, portions
 from dispatcher.core.topology import Names
 from dispatcher.edges import log, metrics
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
@@ -35,9 +35,18 @@ AWAY_PAUSE = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Held:
+class _Message:
+    """A delivered message, and how many of its events are not written yet."""
+
     delivery: Delivery
-    events: Sequence[Event]
+    pending: int
+
+
+Jobs = list[Group[_Message]]
+
+
+class UnrecordedQueueMissing(Exception):
+    """Events that cannot be stored have nowhere to go; they stay in history."""
 
 
 class Recorder:
@@ -58,9 +67,10 @@ class Recorder:
             heartbeat=settings.amqp.heartbeat,
         )
         self._consumer = self._new_consumer()
-        self._held: list[_Held] = []
+        self._gathering: Gathering[_Message] = Gathering()
         self._poison: list[tuple[Delivery, str]] = []
         self._arrived = asyncio.Event()
+        self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._watch = DatabaseWatch(self._database)
@@ -91,6 +101,7 @@ class Recorder:
 
     async def stop(self) -> None:
         """Write what was taken, then close."""
+        self._stopping = True
         await self._consumer.stop()
         self._arrived.set()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -105,12 +116,18 @@ class Recorder:
 
     def _take(self, delivery: Delivery) -> None:
         self._idle.clear()
+        self._arrived.set()
         try:
-            self._held.append(_Held(delivery, EventBatch.decode(delivery.body).events))
+            events = EventBatch.decode(delivery.body).events
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             self._poison.append((delivery, f"not a batch of events: {first['msg']}"))
-        self._arrived.set()
+            return
+        message, now = _Message(delivery, len(events)), time.monotonic()
+        for event in events:
+            self._gathering.add(message, event, now)
+        if not events:
+            self._consumer.done(delivery)
 
     async def _run(self) -> None:
         while True:
@@ -120,10 +137,13 @@ class Recorder:
                 await self._record_until_away()
             except DatabaseError as error:
                 _logger.warning("MongoDB is away; events wait in the broker", error=type(error).__name__)
+            except UnrecordedQueueMissing as error:
+                _logger.error(str(error))
+                await asyncio.sleep(AWAY_PAUSE)
             finally:
                 # unacknowledged messages go back to the queue with the connection
                 await self._consumer.close()
-            self._held.clear()
+            self._gathering.clear()
             self._poison.clear()
             self._idle.set()
             self._consumer = self._new_consumer()
@@ -138,61 +158,52 @@ class Recorder:
                 await asyncio.sleep(AWAY_PAUSE)
 
     async def _record_until_away(self) -> None:
-        busy = False
+        window, busy = self._settings.recorder.window, False
         while True:
             await self._arrived.wait()
-            # a job's events follow each other closely: gathered, they make one write instead of two
-            await asyncio.sleep(self._settings.recorder.window if busy else self._settings.recorder.window / 10)
+            await asyncio.sleep(window if busy else window / 10)
             self._arrived.clear()
             await self._park_poison()
-            busy = sum(len(held.events) for held in self._held) >= BUSY_EVENTS
-            while self._held:
-                await self._write_or_isolate(self._next_window())
-            self._idle.set()
+            hold = self._settings.recorder.hold if busy and not self._stopping else 0.0
+            jobs = self._gathering.take(time.monotonic(), hold)
+            busy = sum(len(job.events) for job in jobs) >= BUSY_EVENTS
+            for portion in portions(jobs, self._settings.recorder.max_events):
+                await self._write_or_isolate(portion)
+            await self._consumer.flush()
+            if len(self._gathering):
+                self._arrived.set()
+            else:
+                self._idle.set()
 
-    def _next_window(self) -> list[_Held]:
-        events = taken = 0
-        for held in self._held:
-            if taken and events + len(held.events) > self._settings.recorder.max_events:
-                break
-            events += len(held.events)
-            taken += 1
-        window, self._held = self._held[:taken], self._held[taken:]
-        return window
-
-    async def _write_or_isolate(self, window: list[_Held]) -> None:
-        """Write a window; if our own code fails on it, message by message, and what still fails is parked."""
+    async def _write_or_isolate(self, jobs: Jobs) -> None:
+        """Write jobs; if our own code fails on them, one by one, and what still fails is parked."""
         try:
-            await self._write(window)
+            refused = await self._write(jobs)
         except DatabaseError:
             raise
         except Exception as error:
-            if len(window) > 1:
-                for held in window:
-                    await self._write_or_isolate([held])
+            if len(jobs) > 1:
+                for job in jobs:
+                    await self._write_or_isolate([job])
                 return
             _logger.exception("events cannot be merged")
-            self._poison.append((window[0].delivery, f"cannot be merged: {type(error).__name__}"))
-            await self._park_poison()
-
-    async def _write(self, window: list[_Held]) -> None:
-        groups: dict[str, list[Event]] = {}
-        minutes: set[int] = set()
-        for held in window:
-            for event in held.events:
-                groups.setdefault(document_id(event.app, event.id), []).append(event)
-                minutes.add(minute_of(event.at if isinstance(event, Refused) else event.accepted_at))
-        began = time.perf_counter()
-        await self._stats.mark_dirty(minutes)
-        refused = await self._jobs.record(groups)
-        metrics.record_seconds.observe(time.perf_counter() - began)
-        count = sum(len(held.events) for held in window)
-        metrics.record_events.observe(count)
-        metrics.recorded.inc(count)
+            refused = [Unstorable(jobs[0].events, f"cannot be merged: {type(error).__name__}")]
         await self._park_unstorable(refused)
-        for held in window:
-            self._consumer.done(held.delivery)
-        await self._consumer.flush()
+        for job in jobs:
+            for message in job.sources:
+                message.pending -= 1
+                if not message.pending:
+                    self._consumer.done(message.delivery)
+
+    async def _write(self, jobs: Jobs) -> list[Unstorable]:
+        began = time.perf_counter()
+        events = [event for job in jobs for event in job.events]
+        await self._stats.mark_dirty({minute_of(_accepted_at(event)) for event in events})
+        refused = await self._jobs.record({job.id: job.events for job in jobs})
+        metrics.record_seconds.observe(time.perf_counter() - began)
+        metrics.record_events.observe(len(events))
+        metrics.recorded.inc(len(events))
+        return refused
 
     async def _park_unstorable(self, refused: Sequence[Unstorable]) -> None:
         messages = []
@@ -201,8 +212,8 @@ class Recorder:
             _logger.error("MongoDB refuses a document", reason=item.reason, app=item.events[0].app)
             for body in encode_batches(item.events):
                 messages.append(Outgoing("", self._names.unrecorded, body, {ERROR_HEADER: item.reason}))
-        if messages:
-            await self._publisher.publish(messages)
+        if await self._publisher.publish(messages):
+            raise UnrecordedQueueMissing("the queue unrecorded.v1 is missing: run `dispatcher topology apply`")
 
     async def _park_poison(self) -> None:
         poison, self._poison = self._poison, []
@@ -216,3 +227,7 @@ class Recorder:
             if index not in returned:
                 self._consumer.done(delivery)
         await self._consumer.flush()
+
+
+def _accepted_at(event: Event) -> int:
+    return event.at if isinstance(event, Refused) else event.accepted_at

@@ -243,7 +243,11 @@ async def test_a_payload_that_does_not_fit_is_not_retried(executor: Executor) ->
     assert (execution.outcome, execution.retryable, ran) == (Outcome.FAILED, True, [Email(to="a")])
 
 
-@pytest.mark.parametrize("result", [object(), "x" * 1_001, float("nan"), 2**63, "\ud800", {"a\0": 1}], ids=["object", "large", "nan", "64-bit", "surrogate", "nul"])
+@pytest.mark.parametrize(
+    "result",
+    [object(), "x" * 1_001, float("nan"), 2**63, "\ud800", {"a\0": 1}],
+    ids=["object", "large", "nan", "64-bit", "surrogate", "nul"],
+)
 async def test_a_result_that_cannot_be_recorded_fails_without_a_retry(executor: Executor, result: Any) -> None:
     """Running it again would give the same."""
     for handler in both(lambda payload: result):

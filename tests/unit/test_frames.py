@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from dispatcher.edges.amqp.frames import publish_frames
+from dispatcher.edges.amqp.frames import ack_frames, publish_frames
 from dispatcher.edges.amqp.receiver import ChunkReceiver
 
 FRAME_MAX = 4096
@@ -63,6 +63,13 @@ def test_a_publish_reads_as_what_was_meant(
     assert (properties.message_id, properties.correlation_id) == ("m1", correlation_id)
     assert properties.reply_to == reply_to
     assert (properties.headers or {}) == (headers or {})
+
+
+def test_acknowledgements_read_as_what_was_meant() -> None:
+    """A prefix with ``multiple``, then each tag alone."""
+    acks = [(frame.delivery_tag, frame.multiple) for frame in frames_of(ack_frames(3, 2**40, (7, 9)))]
+    assert acks == [(2**40, True), (7, False), (9, False)]
+    assert ack_frames(3, None, ()) == b""
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:

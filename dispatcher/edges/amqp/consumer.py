@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
@@ -19,6 +19,7 @@ from pamqp.header import ContentHeader
 
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges import log
+from dispatcher.edges.amqp.frames import ack_frames
 from dispatcher.edges.amqp.link import Link
 
 _logger = log.get("amqp")
@@ -175,14 +176,14 @@ class Consumer:
         session = self._session
         if session is None or not session.open:
             return
-        upto, single = session.ledger.flush()
-        try:
-            if upto is not None:
-                await session.channel.basic_ack(upto, multiple=True, wait=False)
-            for tag in single:
-                await session.channel.basic_ack(tag, wait=False)
-        except (aiormq.exceptions.AMQPError, RuntimeError):
+        channel = session.channel
+        if channel.is_closed:
             session.open = False
+            return
+        payload = ack_frames(channel.number, *session.ledger.flush())
+        if payload:
+            # one write, since jobs end in any order and each lone acknowledgement would be a write of its own
+            await channel.write_queue.put(ChannelFrame(payload, should_close=False))
 
 
 async def _never_called(_: DeliveredMessage) -> None:

@@ -7,6 +7,7 @@ is the hot path of every service. What is rare (headers) is left to pamqp.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,8 @@ _FRAME_END = b"\xce"
 _FRAME_HEADER = struct.Struct(">BHI")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _BASIC_PUBLISH = struct.pack(">HHH", 60, 40, 0)
+_BASIC_ACK = (60, 80)
+_ACK = struct.Struct(">HHQB")
 _MANDATORY = b"\x01"
 _CONTENT = struct.Struct(">HHQH")
 _CLASS_BASIC = 60
@@ -47,6 +50,13 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
 def _method(channel: int, exchange: str, routing_key: str) -> bytes:
     payload = _BASIC_PUBLISH + _short(exchange) + _short(routing_key) + _MANDATORY
     return _frame(_METHOD, channel, payload)
+
+
+def ack_frames(channel: int, upto: int | None, single: Iterable[int]) -> bytes:
+    """The frames that acknowledge every tag up to ``upto`` (None: no prefix) and each of ``single``."""
+    frames = [] if upto is None else [_frame(_METHOD, channel, _ACK.pack(*_BASIC_ACK, upto, 1))]
+    frames += [_frame(_METHOD, channel, _ACK.pack(*_BASIC_ACK, tag, 0)) for tag in single]
+    return b"".join(frames)
 
 
 def publish_frames(
