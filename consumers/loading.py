@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from consumers.registry import Registry
+from dispatcher.core.errors import DispatcherError
 
 #: Our top-level packages with names that a handler project may use too.
 COMMON_NAMES = ("schemas", "config")
 
 
-class LoadError(Exception):
+class LoadError(DispatcherError):
     """The registry cannot be loaded; the sentence says why."""
 
 

@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from dispatcher.core.admission import is_type
+from dispatcher.core.errors import DispatcherError
 from schemas import RetrySpec
 
 Kind = Literal["async", "thread", "process"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class RegistryError(Exception):
+class RegistryError(DispatcherError):
     """A handler was declared wrongly; the sentence says how to mend it."""
 
 

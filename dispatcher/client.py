@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pydantic_core
 
+from dispatcher.core.errors import DispatcherError
 from dispatcher.core.topology import Names
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outbox, Outgoing, Publisher
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 MAX_ROUTING_KEY_BYTES = 255
 
 
-class PublishFailed(Exception):
+class PublishFailed(DispatcherError):
     """The broker did not confirm in time: the job may or may not have been published.
 
     Publishing again with the same ``id`` is safe: one app, one id, one job.

@@ -9,7 +9,7 @@ from consumers.loading import load_registry
 from consumers.worker import Worker
 from dispatcher.core.topology import Names, Topology, build
 from dispatcher.edges.amqp import declare
-from dispatcher.edges.mongo import Database
+from dispatcher.edges.mongo import Database, explained
 from dispatcher.services.host import Service
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
@@ -29,13 +29,15 @@ async def apply_topology(settings: Settings) -> Topology:
 
     Raises:
         BrokerError: RabbitMQ is away, or refuses.
-        DatabaseError: MongoDB is away, or refuses.
+        MongoError: MongoDB is away, or refuses.
     """
     topology = topology_of(settings)
     await declare(settings.amqp.url.get_secret_value(), topology)
-    database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+    url = settings.mongo.url.get_secret_value()
+    database = Database(url, settings.mongo.database)
     try:
-        await database.ensure_indexes()
+        with explained(url):
+            await database.ensure_indexes()
     finally:
         database.close()
     return topology

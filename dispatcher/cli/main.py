@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
 from config import SettingsError
-from consumers.loading import LoadError
-from consumers.registry import RegistryError
 from dispatcher import __version__
-from dispatcher.cli import dead, jobs, keys, publish, rejected, run, stats, topology
-from dispatcher.client import PublishFailed
-from dispatcher.edges.amqp import BrokerError
-from dispatcher.edges.http import HttpError
-from dispatcher.edges.mongo import DatabaseError, explain
-from dispatcher.services.operations import OperationError
+from dispatcher.core.errors import DispatcherError
 
-_SENTENCES = (SettingsError, LoadError, RegistryError, BrokerError, HttpError, OperationError, PublishFailed)
+#: Each command and the module of this package that has it, imported when it is asked for: a help text or a usage
+#: error need not wait for the libraries of RabbitMQ and MongoDB.
+COMMANDS = {
+    "up": "run",
+    "run": "run",
+    "worker": "run",
+    "publish": "publish",
+    "keys": "keys",
+    "jobs": "jobs",
+    "dead": "dead",
+    "rejected": "rejected",
+    "stats": "stats",
+    "topology": "topology",
+}
 
 
 class Commands(click.Group):
-    """Turns the errors that we know into one sentence and exit code 1."""
+    """Loads commands when they are asked for, and turns the errors that we know into a sentence and exit code 1."""
 
-    def invoke(self, ctx: click.Context) -> object:
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"dispatcher.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is answered with the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}; did you mean {_nearest(args[0], list(COMMANDS))!r}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except _SENTENCES as error:
+        except (DispatcherError, SettingsError) as error:
             raise click.ClickException(str(error)) from None
-        except DatabaseError as error:
-            raise click.ClickException(explain(error, "mongo.url")) from None
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    import difflib
+
+    return difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,21 +73,6 @@ def main() -> None:
     Settings come from config/default.yaml, the file named by DISPATCHER_CONFIG, and DISPATCHER_<SECTION>__<KEY>
     variables.
     """
-
-
-for command in (
-    run.up,
-    run.run,
-    run.worker,
-    publish.publish,
-    keys.keys,
-    jobs.jobs,
-    dead.dead,
-    rejected.rejected,
-    stats.stats,
-    topology.topology,
-):
-    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,14 @@ from config import Settings, load_settings
 from dispatcher import composition
 from dispatcher.cli.output import say
 from dispatcher.edges import log
+from dispatcher.edges.amqp import BrokerError
+from dispatcher.edges.mongo import MongoError
 from dispatcher.services.host import Service, serve
+
+_logger = log.get("up")
+
+#: Pause before the topology is declared again, in seconds.
+AWAY_PAUSE = 2.0
 
 
 @click.command()
@@ -35,12 +42,20 @@ def worker(target: str) -> None:
 def up(target: str | None) -> None:
     """Run every service in one process, for one machine. Declares the topology first."""
 
-    async def prepare(settings: Settings) -> None:
-        await composition.apply_topology(settings)
-
     if target is None:
         say("up runs intake, recorder and scheduler; run handlers beside it: dispatcher worker MODULE:REGISTRY")
-    _serve(lambda settings: composition.everything(settings, target), prepare)
+    _serve(lambda settings: composition.everything(settings, target), _apply_topology)
+
+
+async def _apply_topology(settings: Settings) -> None:
+    """Declare the topology, as soon as the servers are there."""
+    while True:
+        try:
+            await composition.apply_topology(settings)
+            return
+        except (BrokerError, MongoError) as error:
+            _logger.error("cannot declare the topology yet", error=str(error))
+            await asyncio.sleep(AWAY_PAUSE)
 
 
 def _serve(make: Callable[[Settings], Sequence[Service]], prepare: Callable[[Settings], Any] | None = None) -> None:
@@ -48,9 +63,10 @@ def _serve(make: Callable[[Settings], Sequence[Service]], prepare: Callable[[Set
     log.configure(settings.log.level, settings.log.format)
 
     async def main() -> None:
+        services = make(settings)  # first: a registry that cannot be loaded need not wait for servers
         if prepare is not None:
             await prepare(settings)
-        await serve(settings, make(settings))
+        await serve(settings, services)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())

@@ -10,6 +10,7 @@ from typing import TypeVar
 from config import Settings, load_settings
 from dispatcher.edges import log
 from dispatcher.edges.amqp import check_broker
+from dispatcher.edges.mongo import explained
 from dispatcher.services.operations import Operations
 
 Result = TypeVar("Result")
@@ -31,12 +32,14 @@ def run_operation(action: Callable[[Operations], Awaitable[Result]], *, publishe
 
     Raises:
         BrokerError: it publishes, and RabbitMQ cannot be used.
-        DatabaseError: MongoDB cannot be used.
+        MongoError: MongoDB cannot be used.
     """
 
     async def run() -> Result:
-        async with _operations(settings(), publishes) as operations:
-            return await action(operations)
+        loaded = settings()
+        async with _operations(loaded, publishes) as operations:
+            with explained(loaded.mongo.url.get_secret_value()):
+                return await action(operations)
 
     return asyncio.run(run())
 

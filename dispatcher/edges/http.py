@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dispatcher.core.errors import DispatcherError
 from dispatcher.edges import log, metrics
 
 _logger = log.get("http")
 
 
-class HttpError(Exception):
+class HttpError(DispatcherError):
     """The HTTP server cannot start; the sentence says what to do."""
 
 

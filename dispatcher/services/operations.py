@@ -9,6 +9,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core.errors import DispatcherError
 from dispatcher.core.history import Document
 from dispatcher.core.lifecycle import PARKED, RERUNNABLE
 from dispatcher.core.outcome import new_run
@@ -20,7 +21,7 @@ from schemas import JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
 
 
-class OperationError(Exception):
+class OperationError(DispatcherError):
     """It cannot be done; the sentence says why and what can."""
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from config import Settings
@@ -84,7 +85,7 @@ def test_commands_in_the_readme_exist() -> None:
     assert len(calls) > 10
     for call in calls:
         words = re.split(r"[\s)]+", call)
-        command, context = main.commands.get(words[0]), words[0]
+        command, context = main.get_command(click.Context(main), words[0]), words[0]
         assert command is not None, call
         sub = getattr(command, "commands", {})
         if sub:

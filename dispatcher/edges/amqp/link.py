@@ -18,6 +18,7 @@ import backoff
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 
+from dispatcher.core.errors import DispatcherError
 from dispatcher.edges import log
 from dispatcher.edges.amqp import receiver, tolerant
 
@@ -31,7 +32,7 @@ CONNECT_TIMEOUT = 10.0
 _logger = log.get("amqp")
 
 
-class BrokerError(Exception):
+class BrokerError(DispatcherError):
     """RabbitMQ cannot be used; the sentence says why and what to do."""
 
 

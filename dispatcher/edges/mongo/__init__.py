@@ -1,6 +1,6 @@
 """MongoDB. The only package that imports motor, pymongo and bson; motor itself only in ``client``."""
 
-from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, explain
+from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
 from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.stats import StatisticsStore
@@ -14,7 +14,8 @@ __all__ = [
     "JobFilter",
     "JobStore",
     "KeyStore",
+    "MongoError",
     "StatisticsStore",
     "Unstorable",
-    "explain",
+    "explained",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bson import CodecOptions
@@ -11,6 +13,8 @@ from bson.datetime_ms import DatetimeMS
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import ConnectionFailure, PyMongoError
+
+from dispatcher.core.errors import DispatcherError
 
 #: Any failure that MongoDB reports.
 DatabaseError = PyMongoError
@@ -73,7 +77,24 @@ class Database:
         self._client.close()
 
 
-def explain(error: BaseException, url: str) -> str:
+class MongoError(DispatcherError):
+    """MongoDB cannot be used; the sentence says why and what to do."""
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn any failure of MongoDB into a sentence, without the password.
+
+    Raises:
+        MongoError: in place of what pymongo raised.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        raise MongoError(_explain(error, url)) from None
+
+
+def _explain(error: BaseException, url: str) -> str:
     """One sentence about a failure, without the password."""
     shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
     if isinstance(error, ConnectionFailure):
