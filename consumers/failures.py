@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
+from types import TracebackType
 
 from dispatcher.core import keys
 from schemas import ErrorInfo
@@ -20,7 +22,7 @@ def describe(error: BaseException) -> ErrorInfo:
     return ErrorInfo(
         type=clean(type(error).__name__, 200),
         message=clean(message, MAX_MESSAGE),
-        traceback=_traceback(error),
+        traceback=_traceback(error, message),
     )
 
 
@@ -34,12 +36,44 @@ def clean(text: str, limit: int) -> str:
     return text
 
 
-def _traceback(error: BaseException) -> str | None:
+def _traceback(error: BaseException, message: str) -> str | None:
     frames = error.__traceback__
     while frames is not None and str(frames.tb_frame.f_globals.get("__name__", "")).startswith("consumers."):
         frames = frames.tb_next
     try:
-        lines = traceback.format_exception(type(error), error, frames)
+        if _is_plain(error):
+            text = _format(error, message, frames)
+        else:
+            text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:
         return None
-    return clean("".join(lines), MAX_TRACEBACK)
+    return clean(text, MAX_TRACEBACK)
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether nothing is chained or grouped, no note is added, and it is no syntax error, which shows its line."""
+    chained = error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__)
+    special = isinstance(error, (BaseExceptionGroup, SyntaxError, NameError, AttributeError, ImportError))
+    return not (chained or special or getattr(error, "__notes__", None))
+
+
+def _format(error: BaseException, message: str, frames: TracebackType | None) -> str:
+    """A plain exception as the interpreter shows it, but for the marks under a line.
+
+    The standard library's way asks the file system for each source file, every time; when a thousand jobs fail
+    together, that would delay their retries.
+    """
+    lines = ["Traceback (most recent call last):\n"]
+    while frames is not None:
+        code, number = frames.tb_frame.f_code, frames.tb_lineno
+        lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
+        source = linecache.getline(code.co_filename, number, frames.tb_frame.f_globals).strip()
+        if source:
+            lines.append(f"    {source}\n")
+        frames = frames.tb_next
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    lines.append(f"{name}: {message}\n" if message else f"{name}\n")
+    return "".join(lines)

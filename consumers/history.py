@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from config import Settings
+from dispatcher.core.history import document_id
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.edges import log
 from dispatcher.edges.amqp import Entry, Outbox
@@ -18,6 +19,8 @@ _logger = log.get("worker")
 #: Longest wait for history's answer about a run, and pause after it gave none, in seconds.
 HISTORY_TIMEOUT = 2.0
 HISTORY_PAUSE = 5.0
+#: An execution that ends within this time is told of once, by its end alone, in seconds.
+START_GRACE = 0.01
 
 
 class StartNotice:
@@ -27,8 +30,7 @@ class StartNotice:
         self._outbox = outbox
         self._fields = fields
         self._entry: Entry | None = None
-        # a handler that never waits ends before this is called
-        self._handle = asyncio.get_running_loop().call_soon(self._send)
+        self._handle = asyncio.get_running_loop().call_later(START_GRACE, self._send)
 
     def _send(self) -> None:
         self._entry = self._outbox.add([], [Started(**self._fields)])
@@ -47,23 +49,46 @@ class History:
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._jobs = JobStore(self._database)
         self._away_until = 0.0
+        self._asked: dict[str, asyncio.Future[tuple[int, str] | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
         self.watch = DatabaseWatch(self._database)
 
     async def is_final(self, work: WorkMessage) -> bool:
         """Whether history has a later run, or a final state of this one."""
         if time.monotonic() < self._away_until:
             return False
-        try:
-            found = await asyncio.wait_for(self._jobs.run_and_state(work.app, work.id), HISTORY_TIMEOUT)
-        except Exception as error:
-            self._away_until = time.monotonic() + HISTORY_PAUSE
-            _logger.warning("history cannot be asked; running the step", error=type(error).__name__)
-            return False
+        found = await asyncio.shield(self._ask(document_id(work.app, work.id)))
         if found is None:
             return False
         run, state = found
         return run > work.run or (run == work.run and state in FINAL)
 
+    def _ask(self, job: str) -> asyncio.Future[tuple[int, str] | None]:
+        """Ask together with everybody who asks while a question is under way."""
+        answer = self._asked.get(job)
+        if answer is None:
+            answer = self._asked[job] = asyncio.get_running_loop().create_future()
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._run())
+        return answer
+
+    async def _run(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            found = await self._look_up(list(asked))
+            for job, answer in asked.items():
+                answer.set_result(found.get(job))
+
+    async def _look_up(self, jobs: list[str]) -> dict[str, tuple[int, str]]:
+        try:
+            return await asyncio.wait_for(self._jobs.runs_and_states(jobs), HISTORY_TIMEOUT)
+        except Exception as error:
+            self._away_until = time.monotonic() + HISTORY_PAUSE
+            _logger.warning("history cannot be asked; running the steps", error=type(error).__name__, steps=len(jobs))
+            return {}
+
     async def close(self) -> None:
         await self.watch.stop()
+        if self._asking is not None:
+            self._asking.cancel()
         self._database.close()

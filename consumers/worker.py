@@ -254,7 +254,9 @@ class Worker:
         elif following.state is JobState.RETRYING:
             metrics.of(metrics.retries, work.lane).inc()
         if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
-            _logger.warning(
+            # history has every attempt; the log need tell only of those that no retry follows
+            tell = _logger.warning if following.state in FINAL else _logger.debug
+            tell(
                 "attempt failed",
                 app=work.app,
                 job=work.id,

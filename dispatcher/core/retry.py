@@ -8,8 +8,10 @@ equal jitter). With the defaults: 1, 2, 4, 8 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, cast
 
 from schemas import RetrySpec
 
@@ -56,6 +58,11 @@ def delay_after(policy: RetryPolicy, n: int, chance: float) -> float:
 
 def class_names(exception: type[BaseException]) -> tuple[str, ...]:
     """The names along a class's bases, short and with their module, as ``on`` and ``never`` may give them."""
+    return _names_along(cast(Hashable, exception))
+
+
+@lru_cache(maxsize=1024)
+def _names_along(exception: Any) -> tuple[str, ...]:
     names: list[str] = []
     for base in exception.__mro__[:-1]:
         names += [base.__name__, f"{base.__module__}.{base.__qualname__}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from dispatcher.edges import log
 from dispatcher.edges.http import HttpServer
 
 _logger = log.get("host")
+
+#: Seconds after which a thread that waits may take the interpreter from another.
+SWITCH_INTERVAL = 0.0005
 
 
 class Service(Protocol):
@@ -35,6 +39,8 @@ async def serve(settings: Settings, services: Sequence[Service], stop: asyncio.E
     Raises:
         HttpError: the port of the probes is taken.
     """
+    # Motor does its I/O in threads; with the default of 5 ms each of its steps may wait that long for a busy loop
+    sys.setswitchinterval(SWITCH_INTERVAL)
     stop = stop or asyncio.Event()
     http = HttpServer(settings.http.host, settings.http.port, lambda: _checks(services))
     await http.start()

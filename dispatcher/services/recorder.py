@@ -29,7 +29,7 @@ _logger = log.get("recorder")
 
 ERROR_HEADER = "x-error"
 #: So many events in one window mean load: the next one gathers for longer.
-BUSY_EVENTS = 50
+BUSY_EVENTS = 10
 #: Pause between two looks for a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
@@ -161,7 +161,7 @@ class Recorder:
         window, busy = self._settings.recorder.window, False
         while True:
             await self._arrived.wait()
-            await asyncio.sleep(window if busy else window / 10)
+            await asyncio.sleep(window if busy else window / 5)
             self._arrived.clear()
             await self._park_poison()
             hold = self._settings.recorder.hold if busy and not self._stopping else 0.0

@@ -40,6 +40,9 @@ class _Session:
         self.channel = channel
         self.ledger = AckLedger()
         self.open = True
+        #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
+        #: single acknowledgement would make it the second one of its tag, which costs the channel.
+        self.acking = asyncio.Lock()
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +169,9 @@ class Consumer:
     async def give_back(self, delivery: Delivery) -> None:
         """Return a message to its queue unprocessed."""
         session = delivery.session
-        if session.open:
+        if not session.open:
+            return
+        async with session.acking:
             session.ledger.give_back(delivery.tag)
             with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
                 await session.channel.basic_nack(delivery.tag, requeue=True, wait=False)
@@ -177,13 +182,14 @@ class Consumer:
         if session is None or not session.open:
             return
         channel = session.channel
-        if channel.is_closed:
-            session.open = False
-            return
-        payload = ack_frames(channel.number, *session.ledger.flush())
-        if payload:
-            # one write, since jobs end in any order and each lone acknowledgement would be a write of its own
-            await channel.write_queue.put(ChannelFrame(payload, should_close=False))
+        async with session.acking:
+            if channel.is_closed:
+                session.open = False
+                return
+            payload = ack_frames(channel.number, *session.ledger.flush())
+            if payload:
+                # one write, since jobs end in any order and each lone acknowledgement would be a write of its own
+                await channel.write_queue.put(ChannelFrame(payload, should_close=False))
 
 
 async def _never_called(_: DeliveredMessage) -> None:

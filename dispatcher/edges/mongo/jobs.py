@@ -167,10 +167,10 @@ class JobStore:
         cursor = self._jobs.find({"_id": {"$in": [document_id(app, job_id) for app in apps]}})
         return [from_bson(stored) async for stored in cursor]
 
-    async def run_and_state(self, app: str, job_id: str) -> tuple[int, str] | None:
-        """The recorded run and its state, or None for a job not recorded yet."""
-        stored = await self._jobs.find_one({"_id": document_id(app, job_id)}, {"run": 1, "state": 1})
-        return (stored["run"], stored["state"]) if stored else None
+    async def runs_and_states(self, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """The recorded run and state of these documents, those that exist."""
+        cursor = self._jobs.find({"_id": {"$in": list(ids)}}, {"run": 1, "state": 1})
+        return {stored["_id"]: (stored["run"], stored["state"]) async for stored in cursor}
 
     async def apps(self) -> list[str]:
         """Every app that has jobs."""

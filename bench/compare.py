@@ -1,0 +1,104 @@
+"""Publisher to finished with history: ours beside Celery, in alternating runs."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import celery_side
+from bench.ours import installation
+from bench.processes import loop_ms, wait_quiet
+from bench.progress import say
+from bench.servers import Servers
+
+#: A run waits at most this long for a machine that is busy with something else, in seconds.
+PATIENCE = 60.0
+QUIET = 0.15
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one side."""
+
+    side: str
+    jobs: int
+    seconds: float
+    publish_seconds: float
+    cpu_per_1000: dict[str, float]
+    #: Share of the CPUs that others used just before, and what a fixed loop took then.
+    busy_before: float
+    loop_ms: float
+
+    @property
+    def rate(self) -> float:
+        """Jobs a second, from the first publish to the last document."""
+        return self.jobs / self.seconds
+
+
+def compare(servers: Servers, runs: int, jobs: int, celery_jobs: int, tuning: celery_side.Tuning) -> list[Run]:
+    """Alternate: ours, Celery, ours, Celery, …"""
+    made: list[Run] = []
+    for number in range(1, runs + 1):
+        made.append(_say(number, runs, ours(servers, jobs)))
+        if celery_jobs:
+            made.append(_say(number, runs, celery(servers, celery_jobs, tuning)))
+    return made
+
+
+def _say(number: int, runs: int, run: Run) -> Run:
+    say(f"run {number} of {runs}: {run.side} {run.rate:,.0f} jobs/s ({run.jobs:,} jobs in {run.seconds:.1f} s)")
+    return run
+
+
+def quiet() -> tuple[float, float]:
+    """Wait for a quiet machine; returns how busy others keep it, and its speed as `loop_ms`."""
+    busy = wait_quiet(QUIET, PATIENCE)
+    if busy >= QUIET:
+        say(f"the machine is busy with something else ({busy:.0%}): the next figures are noisy")
+    return busy, loop_ms()
+
+
+def ours(servers: Servers, jobs: int) -> Run:
+    """One run of ours."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        installation(servers, Path(folder)) as given,
+        given.publisher("tiny", jobs) as publisher,
+    ):
+        machine = quiet()
+        meter = given.meter(publisher)
+        publisher.write_line("go")
+        began, published = map(float, publisher.read_line().split())
+        ended = given.wait_succeeded(jobs + 1, 60 + jobs / 50)
+        spent = meter.spent()
+    return _run("ours", jobs, began, published, ended, spent, machine)
+
+
+def celery(servers: Servers, jobs: int, tuning: celery_side.Tuning) -> Run:
+    """One run of Celery."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        celery_side.deployment(servers, Path(folder), tuning) as given,
+        given.publisher(jobs) as publisher,
+    ):
+        machine = quiet()
+        meter = given.meter(publisher)
+        publisher.write_line("go")
+        began, published = map(float, publisher.read_line().split())
+        ended = given.wait_stored(jobs + 1, 60 + jobs / 50)
+        spent = meter.spent()
+    return _run("Celery", jobs, began, published, ended, spent, machine)
+
+
+def _run(
+    side: str,
+    jobs: int,
+    began: float,
+    published: float,
+    ended: float,
+    spent: dict[str, float],
+    machine: tuple[float, float],
+) -> Run:
+    cpu = {role: seconds * 1000 / jobs for role, seconds in spent.items()}
+    return Run(side, jobs, ended - began, published - began, cpu, *machine)
