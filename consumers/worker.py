@@ -246,7 +246,8 @@ class Worker:
             result=result,
         )
         notice.withdraw()
-        self._outbox.add(self._messages(following), [event], self._settled(step))
+        delayed = following.delay is not None
+        self._outbox.add(self._messages(following), [event], self._settled(step), urgent=delayed)
 
     def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
         if following.state in FINAL:

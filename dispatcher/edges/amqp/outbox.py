@@ -20,6 +20,8 @@ _logger = log.get("outbox")
 #: Batches under way at once. What comes meanwhile makes the next one larger, and a large batch costs the broker, and
 #: us, hardly more than a small one: two under way at once cost a third more CPU a job, and made retries later.
 MAX_BATCHES = 1
+#: The same while something urgent waits.
+MAX_URGENT_BATCHES = 4
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 500
 #: Pause before a message that no queue took is tried again, in seconds.
@@ -33,6 +35,7 @@ class Entry:
     messages: Sequence[Outgoing]
     events: Sequence[bytes]
     settled: Callable[[], None] | None
+    urgent: bool = False
     taken: bool = False
 
 
@@ -66,7 +69,7 @@ class Outbox:
         self._on_unroutable = on_unroutable
         self._waiting: list[Entry] = []
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(MAX_BATCHES)
+        self._under_way = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         #: Messages that no queue took and that are being tried again.
@@ -77,13 +80,20 @@ class Outbox:
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     def add(
-        self, messages: Sequence[Outgoing], events: Sequence[Event], settled: Callable[[], None] | None = None
+        self,
+        messages: Sequence[Outgoing],
+        events: Sequence[Event],
+        settled: Callable[[], None] | None = None,
+        *,
+        urgent: bool = False,
     ) -> Entry:
         """Take an entry; ``settled`` is called once all of it is confirmed, unreturned.
 
+        An ``urgent`` one does not wait for the batch under way (a delay's clock starts only in the broker).
+
         Events are encoded here, so that a fault in one reaches its own caller and no other entry.
         """
-        entry = Entry(messages, [encode_event(event) for event in events], settled)
+        entry = Entry(messages, [encode_event(event) for event in events], settled, urgent)
         self._waiting.append(entry)
         self._wake.set()
         return entry
@@ -105,17 +115,22 @@ class Outbox:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
-            await self._slots.acquire()
-            entries, self._waiting = self._waiting[:MAX_ENTRIES], self._waiting[MAX_ENTRIES:]
-            if not self._waiting:
-                self._wake.clear()
-            task = asyncio.create_task(self._flush(entries))
-            self._batches.add(task)
-            task.add_done_callback(self._finished)
+            self._wake.clear()
+            while self._waiting and self._may_send():
+                entries, self._waiting = self._waiting[:MAX_ENTRIES], self._waiting[MAX_ENTRIES:]
+                self._under_way += 1
+                task = asyncio.create_task(self._flush(entries))
+                self._batches.add(task)
+                task.add_done_callback(self._finished)
+
+    def _may_send(self) -> bool:
+        limit = MAX_URGENT_BATCHES if any(entry.urgent for entry in self._waiting) else MAX_BATCHES
+        return self._under_way < limit
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
-        self._slots.release()
+        self._under_way -= 1
+        self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
 
