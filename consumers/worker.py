@@ -47,6 +47,8 @@ from schemas.events import about
 _logger = log.get("worker")
 
 ERROR_HEADER = "x-error"
+#: Pause before a step on which the worker itself failed goes back to its queue, in seconds.
+FAULT_PAUSE = 1.0
 StepKey = tuple[str, str, int, int]
 
 
@@ -174,6 +176,11 @@ class Worker:
         except asyncio.CancelledError:
             await self._give_back(step)
             raise
+        except Exception:
+            # a fault of ours, not of the handler: the step must not stay here unfinished for good
+            _logger.exception("the worker failed on a step", app=step.work.app, job=step.work.id)
+            await asyncio.sleep(FAULT_PAUSE)
+            await self._give_back(step)
 
     async def _decide(self, step: _Step) -> None:
         work = step.work

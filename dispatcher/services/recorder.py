@@ -212,21 +212,23 @@ class Recorder:
             _logger.error("MongoDB refuses a document", reason=item.reason, app=item.events[0].app)
             for body in encode_batches(item.events):
                 messages.append(Outgoing("", self._names.unrecorded, body, {ERROR_HEADER: item.reason}))
-        if await self._publisher.publish(messages):
-            raise UnrecordedQueueMissing("the queue unrecorded.v1 is missing: run `dispatcher topology apply`")
+        await self._publish_unrecorded(messages)
 
     async def _park_poison(self) -> None:
         poison, self._poison = self._poison, []
         if not poison:
             return
         messages = [Outgoing("", self._names.unrecorded, d.body, {ERROR_HEADER: reason}) for d, reason in poison]
-        returned = set(await self._publisher.publish(messages))
-        for index, (delivery, reason) in enumerate(poison):
+        await self._publish_unrecorded(messages)
+        for delivery, reason in poison:
             metrics.unrecorded.inc()
             _logger.error("message in history is not ours", reason=reason)
-            if index not in returned:
-                self._consumer.done(delivery)
+            self._consumer.done(delivery)
         await self._consumer.flush()
+
+    async def _publish_unrecorded(self, messages: Sequence[Outgoing]) -> None:
+        if await self._publisher.publish(messages):
+            raise UnrecordedQueueMissing("the queue unrecorded.v1 is missing: run `dispatcher topology apply`")
 
 
 def _accepted_at(event: Event) -> int:

@@ -264,3 +264,21 @@ async def test_every_priority_and_lane_is_served(shop: Shop) -> None:
     for lane, priority in wanted:
         document = await installation.finished(f"{lane}-{priority}")
         assert (document["lane"], document["priority"]) == (lane, priority)
+
+
+async def test_a_fault_of_the_worker_does_not_keep_the_job(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step on which the worker itself fails goes back to its queue and runs."""
+    installation, key = shop
+    real, failures = Worker._execute, []
+
+    async def failing_once(self: Worker, step: Any, handler: Any) -> None:
+        if not failures:
+            failures.append(step)
+            raise RuntimeError("a fault of ours")
+        await real(self, step, handler)
+
+    monkeypatch.setattr(Worker, "_execute", failing_once)
+    installation.publish("w.echo", {"id": "after-fault"}, key)
+    document = await installation.finished("after-fault")
+    assert failures
+    assert outcomes(document) == [(1, 1, "succeeded")]

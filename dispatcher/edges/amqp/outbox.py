@@ -41,7 +41,6 @@ class Entry:
 
 @dataclass(slots=True)
 class _Batch:
-    entries: list[Entry]
     messages: list[Outgoing] = field(default_factory=list)
     owners: list[Entry | None] = field(default_factory=list)
 
@@ -150,7 +149,7 @@ class Outbox:
         await self._after_batch()
 
     def _pack(self, entries: list[Entry]) -> _Batch:
-        batch = _Batch(entries)
+        batch = _Batch()
         for entry in entries:
             entry.taken = True
             for message in entry.messages:

@@ -208,7 +208,8 @@ class Publisher:
         """Hand the frames of all messages to the connection at once, and await a confirm for each."""
         async with self._writing:  # delivery tags count in the order of the frames
             channel = self._channel
-            if channel is None or channel.is_closed or not self._link.ready:
+            # a batch given up while it waited here is sent by its next turn, not by this one as well
+            if batch.done.is_set() or channel is None or channel.is_closed or not self._link.ready:
                 batch.done.set()
                 return
             payload = self._encode(channel, messages, batch)
