@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -49,6 +49,8 @@ _logger = log.get("worker")
 ERROR_HEADER = "x-error"
 #: Pause before a step on which the worker itself failed goes back to its queue, in seconds.
 FAULT_PAUSE = 1.0
+#: How long history's answer about a step that waited for its time is good, in seconds.
+ANSWER_LASTS = 0.1
 StepKey = tuple[str, str, int, int]
 
 
@@ -58,6 +60,8 @@ class _Step:
 
     work: WorkMessage
     deliveries: list[Delivery] = field(default_factory=list)
+    #: When history was last asked about its run, in seconds of the monotonic clock.
+    asked_at: float = float("-inf")
 
     @property
     def key(self) -> StepKey:
@@ -85,6 +89,7 @@ class Worker:
         self._ready: ReadyJobs[_Step] = ReadyJobs()
         self._steps: dict[StepKey, _Step] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._early: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     def _subscriptions(self) -> list[Subscription]:
@@ -116,6 +121,8 @@ class Worker:
         """Let running handlers finish within the grace period; give the rest back without spending an attempt."""
         self._stopping = True
         await self._consumer.stop()
+        if self._early:
+            await asyncio.wait(self._early)  # some milliseconds; then they are ready, or dropped
         for step in self._ready.clear():
             await self._give_back(step)
         if self._running:
@@ -147,8 +154,29 @@ class Worker:
         known = self._steps.setdefault(step.key, step)
         known.deliveries.append(delivery)
         if known is step:
-            self._ready.push(work.priority, step)
-            self._start_ready()
+            self._keep_or_start(step)
+
+    def _keep_or_start(self, step: _Step) -> None:
+        """A step that left the ladder some milliseconds early is kept until it is due, the others may start."""
+        remaining = ladder.remaining_ms(step.work.due_at, clock.now_ms())
+        if not remaining:
+            self._make_ready(step)
+            return
+        task = asyncio.create_task(self._guarded(step, self._wait_due(step, remaining / 1000)))
+        self._early.add(task)
+        task.add_done_callback(self._early.discard)
+
+    async def _wait_due(self, step: _Step, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        if await self._dropped(step):
+            return
+        while (left := due - time.monotonic()) > 0:  # a timer may be a little early
+            await asyncio.sleep(left)
+        self._make_ready(step)
+
+    def _make_ready(self, step: _Step) -> None:
+        self._ready.push(step.work.priority, step)
+        self._start_ready()
 
     def _park_poison(self, delivery: Delivery) -> None:
         _logger.error("message in a work queue is not ours", queue=delivery.queue)
@@ -158,11 +186,12 @@ class Worker:
 
     def _start_ready(self) -> None:
         while self._ready and len(self._running) < self._settings.worker.concurrency and not self._stopping:
-            task = asyncio.create_task(self._process(self._ready.pop()))
+            step = self._ready.pop()
+            task = asyncio.create_task(self._guarded(step, self._decide(step)))
             self._running.add(task)
             task.add_done_callback(self._ended)
         metrics.running.set(len(self._running))
-        metrics.held.set(len(self._ready))
+        metrics.held.set(len(self._ready) + len(self._early))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -170,9 +199,10 @@ class Worker:
             _logger.error("step failed inside the worker", exc_info=(type(error), error, error.__traceback__))
         self._start_ready()
 
-    async def _process(self, step: _Step) -> None:
+    async def _guarded(self, step: _Step, work: Awaitable[None]) -> None:
+        """Do something for a step, and give it back where that is cancelled or fails."""
         try:
-            await self._decide(step)
+            await work
         except asyncio.CancelledError:
             await self._give_back(step)
             raise
@@ -183,17 +213,28 @@ class Worker:
             await self._give_back(step)
 
     async def _decide(self, step: _Step) -> None:
-        work = step.work
-        if (work.n > 1 or step.deliveries[0].redelivered) and await self._history.is_final(work):
-            metrics.stale.inc()
-            _logger.info("dropped: its run is final already", app=work.app, job=work.id, run=work.run)
-            self._outbox.add([], [], self._settled(step))
+        if await self._dropped(step):
             return
-        handler = self._registry.get(work.type)
+        handler = self._registry.get(step.work.type)
         if handler is None:
             self._without_handler(step)
         else:
             await self._execute(step, handler)
+
+    async def _dropped(self, step: _Step) -> bool:
+        """Whether history says that its run is over, so that it was settled without being run."""
+        work = step.work
+        if work.n == 1 and not step.deliveries[0].redelivered:
+            return False
+        if time.monotonic() < step.asked_at + ANSWER_LASTS:
+            return False
+        step.asked_at = time.monotonic()
+        if not await self._history.is_final(work):
+            return False
+        metrics.stale.inc()
+        _logger.info("dropped: its run is final already", app=work.app, job=work.id, run=work.run)
+        self._outbox.add([], [], self._settled(step))
+        return True
 
     def _without_handler(self, step: _Step) -> None:
         worker, now = self._settings.worker, clock.now_ms()
@@ -286,7 +327,9 @@ class Worker:
         if following.delay is None:
             return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
         hop = ladder.enter(following.delay, work.lane, work.priority)
-        return (Outgoing(self._names.delay(hop.level), hop.routing_key, work.encode(), headers),)
+        leaves_at = time.monotonic() + hop.stay_ms / 1000
+        exchange = self._names.delay(hop.level)
+        return (Outgoing(exchange, hop.routing_key, work.encode(), headers, leaves_at=leaves_at),)
 
     def _settled(self, step: _Step) -> Callable[[], None]:
         def settle() -> None:

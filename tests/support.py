@@ -22,7 +22,7 @@ from dispatcher.edges.mongo import Database, KeyStore
 
 
 async def eventually(
-    condition: Callable[[], Any | Awaitable[Any]], what: str, *, timeout: float = 20.0, every: float = 0.02
+    condition: Callable[[], Any | Awaitable[Any]], what: str, *, timeout: float = 60.0, every: float = 0.02
 ) -> Any:
     """Wait until a condition holds, and return what it returned; fail with its name after the deadline."""
     deadline = time.monotonic() + timeout
@@ -149,7 +149,7 @@ class Installation:
         found: dict[str, Any] | None = self.db.jobs.find_one({"_id": f"{app}:{job_id}"})
         return found
 
-    async def finished(self, job_id: str, app: str = "shop", *, timeout: float = 20.0) -> dict[str, Any]:
+    async def finished(self, job_id: str, app: str = "shop", *, timeout: float = 60.0) -> dict[str, Any]:
         """A job's document, once it is final."""
         final = ["succeeded", "failed", "timed_out", "cancelled", "expired", "rejected", "duplicate"]
         document: dict[str, Any] = await eventually(

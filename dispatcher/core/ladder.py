@@ -20,13 +20,20 @@ LEVELS = 20
 #: The longest delay, in units and in seconds.
 MAX_UNITS = (1 << LEVELS) - 1
 MAX_DELAY = MAX_UNITS / UNITS_PER_SECOND
+#: How much before its time a message leaves the ladder, in milliseconds: about what the broker takes to write it on
+#: its way in and out. Who receives it keeps it, unacknowledged, for what is left.
+EARLY_MS = 30
 
 
 class Hop(NamedTuple):
-    """Where to publish: the level whose exchange takes the message, and its routing key."""
+    """Where to publish: the level whose exchange takes the message, its routing key, and how long it stays there.
+
+    ``stay_ms`` counts from the moment at which the delay began.
+    """
 
     level: int
     routing_key: str
+    stay_ms: int
 
 
 def ttl_ms(level: int) -> int:
@@ -48,7 +55,16 @@ def enter(delay: float, lane: str, priority: str) -> Hop:
     """The first hop for a delay in seconds."""
     number = units(delay)
     digits = ".".join(format(number, f"0{LEVELS}b"))
-    return Hop(number.bit_length() - 1, f"{digits}.{lane}.{priority}")
+    level = number.bit_length() - 1
+    return Hop(level, f"{digits}.{lane}.{priority}", ttl_ms(level) - EARLY_MS)
+
+
+def remaining_ms(due_at: int | None, now_ms: int) -> int:
+    """How long a message that left the ladder is to be kept: until it is due, but no longer than it can be early.
+
+    A longer wait is a clock that differs from that of the worker which wrote the due time.
+    """
+    return 0 if due_at is None else min(max(due_at - now_ms, 0), EARLY_MS)
 
 
 def digit_pattern(level: int, digit: str) -> str:

@@ -141,7 +141,7 @@ async def test_default_backoff_is_never_early(shop: Shop) -> None:
     waits = [(b["started_at"] - a["finished_at"]).total_seconds() for a, b in itertools.pairwise(ends)]
     assert len(waits) == 3
     for wait, wanted in zip(waits, (0.125, 0.25, 0.5), strict=True):
-        assert wanted <= wait < wanted + 1
+        assert wanted <= wait < wanted + 10  # a busy machine is late, never early
 
 
 async def test_used_up_attempts_end_failed_and_parked(shop: Shop) -> None:

@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from dispatcher.edges.amqp.frames import ack_frames, publish_frames
+from dispatcher.edges.amqp.frames import ack_frames, give_back_frame, publish_frames
 from dispatcher.edges.amqp.receiver import ChunkReceiver
 
 FRAME_MAX = 4096
@@ -44,14 +44,20 @@ def frames_of(data: bytes) -> list[Any]:
     headers=st.none() | tables,
     correlation_id=st.none() | short,
     reply_to=st.none() | short,
+    lifetime_ms=st.none() | st.integers(0, 2**40),
 )
 def test_a_publish_reads_as_what_was_meant(
-    routing_key: str, body: bytes, headers: dict[str, Any] | None, correlation_id: str | None, reply_to: str | None
+    routing_key: str,
+    body: bytes,
+    headers: dict[str, Any] | None,
+    correlation_id: str | None,
+    reply_to: str | None,
+    lifetime_ms: int | None,
 ) -> None:
     """Method, header and body frames, each within the frame limit."""
     data = publish_frames(
         3, FRAME_MAX, "exchange", routing_key, body, "m1",
-        headers=headers, correlation_id=correlation_id, reply_to=reply_to,
+        headers=headers, correlation_id=correlation_id, reply_to=reply_to, lifetime_ms=lifetime_ms,
     )  # fmt: skip
     method, header, *parts = frames_of(data)
     assert (method.exchange, method.routing_key, method.mandatory) == ("exchange", routing_key, True)
@@ -62,6 +68,7 @@ def test_a_publish_reads_as_what_was_meant(
     assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
     assert (properties.message_id, properties.correlation_id) == ("m1", correlation_id)
     assert properties.reply_to == reply_to
+    assert properties.expiration == (None if lifetime_ms is None else str(lifetime_ms))
     assert (properties.headers or {}) == (headers or {})
 
 
@@ -70,6 +77,13 @@ def test_acknowledgements_read_as_what_was_meant() -> None:
     acks = [(frame.delivery_tag, frame.multiple) for frame in frames_of(ack_frames(3, 2**40, (7, 9)))]
     assert acks == [(2**40, True), (7, False), (9, False)]
     assert ack_frames(3, None, ()) == b""
+
+
+def test_giving_back_reads_as_what_was_meant() -> None:
+    """One message, to its queue, and none before it."""
+    (frame,) = frames_of(give_back_frame(3, 7))
+    assert isinstance(frame, Basic.Nack)
+    assert (frame.delivery_tag, frame.multiple, frame.requeue) == (7, False, True)
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:

@@ -166,6 +166,22 @@ def test_units(delay: float, units: int) -> None:
     assert ladder.units(delay) == units
 
 
+@given(st.floats(0, ladder.MAX_DELAY))
+def test_the_first_stay_is_a_little_short(delay: float) -> None:
+    """Every message leaves early by the same little, whatever its level, and no level's lifetime is cut to nothing."""
+    hop = ladder.enter(delay, "default", "normal")
+    assert ladder.ttl_ms(hop.level) - hop.stay_ms == ladder.EARLY_MS < ladder.ttl_ms(0)
+
+
+@pytest.mark.parametrize(
+    ("due_at", "remaining"),
+    [(None, 0), (999, 0), (1_000, 0), (1_001, 1), (1_030, 30), (1_031, ladder.EARLY_MS), (10**15, ladder.EARLY_MS)],
+)
+def test_an_early_message_is_kept_until_it_is_due(due_at: int | None, remaining: int) -> None:
+    """By the receiver's clock, which may be wrong: so never longer than a message can be early."""
+    assert ladder.remaining_ms(due_at, 1_000) == remaining
+
+
 def test_usual_backoffs_are_one_hop() -> None:
     """1, 2, 4, 8 s visit one queue each, 5 s two."""
     for delay, hops in ((1, 1), (2, 1), (4, 1), (8, 1), (5, 2)):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
@@ -19,8 +19,9 @@ from pamqp.header import ContentHeader
 
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges import log
-from dispatcher.edges.amqp.frames import ack_frames
+from dispatcher.edges.amqp.frames import ack_frames, give_back_frame
 from dispatcher.edges.amqp.link import Link
+from dispatcher.edges.amqp.writing import write
 
 _logger = log.get("amqp")
 
@@ -173,23 +174,29 @@ class Consumer:
             return
         async with session.acking:
             session.ledger.give_back(delivery.tag)
-            with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
-                await session.channel.basic_nack(delivery.tag, requeue=True, wait=False)
+            await self._write(session, give_back_frame(session.channel.number, delivery.tag))
 
     async def flush(self) -> None:
         """Acknowledge everything that is done."""
         session = self._session
         if session is None or not session.open:
             return
-        channel = session.channel
         async with session.acking:
-            if channel.is_closed:
-                session.open = False
-                return
-            payload = ack_frames(channel.number, *session.ledger.flush())
-            if payload:
-                # one write, since jobs end in any order and each lone acknowledgement would be a write of its own
-                await channel.write_queue.put(ChannelFrame(payload, should_close=False))
+            # one write, since jobs end in any order and each lone acknowledgement would be a write of its own
+            await self._write(session, ack_frames(session.channel.number, *session.ledger.flush()))
+
+    async def _write(self, session: _Session, frames: bytes) -> None:
+        """Write to the session's channel; when that is gone, the broker has queued its messages again."""
+        if session.channel.is_closed:
+            session.open = False
+        if not frames or not session.open:
+            return
+        try:
+            await write(session.channel, frames)
+        except ConnectionError as error:
+            session.open = False
+            if session is self._session:
+                self._link.drop(str(error))
 
 
 async def _never_called(_: DeliveredMessage) -> None:

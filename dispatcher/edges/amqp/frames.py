@@ -18,13 +18,15 @@ _FRAME_HEADER = struct.Struct(">BHI")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _BASIC_PUBLISH = struct.pack(">HHH", 60, 40, 0)
 _BASIC_ACK = (60, 80)
+_BASIC_NACK = (60, 120)
+_REQUEUE = 2
 _ACK = struct.Struct(">HHQB")
 _MANDATORY = b"\x01"
 _CONTENT = struct.Struct(">HHQH")
 _CLASS_BASIC = 60
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 1 << 15, 1 << 13, 1 << 12
-_CORRELATION_ID, _REPLY_TO, _MESSAGE_ID = 1 << 10, 1 << 9, 1 << 7
+_CORRELATION_ID, _REPLY_TO, _EXPIRATION, _MESSAGE_ID = 1 << 10, 1 << 9, 1 << 8, 1 << 7
 
 _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
@@ -59,6 +61,11 @@ def ack_frames(channel: int, upto: int | None, single: Iterable[int]) -> bytes:
     return b"".join(frames)
 
 
+def give_back_frame(channel: int, tag: int) -> bytes:
+    """The frame that returns one message to its queue."""
+    return _frame(_METHOD, channel, _ACK.pack(*_BASIC_NACK, tag, _REQUEUE))
+
+
 def publish_frames(
     channel: int,
     frame_max: int,
@@ -70,6 +77,7 @@ def publish_frames(
     headers: dict[str, Any] | None = None,
     correlation_id: str | None = None,
     reply_to: str | None = None,
+    lifetime_ms: int | None = None,
 ) -> bytes:
     """The frames of one mandatory, persistent JSON message.
 
@@ -79,6 +87,7 @@ def publish_frames(
         exchange, routing_key, body: the message; names have at most 255 bytes.
         message_id: unique among the channel's messages that are not confirmed yet.
         headers, correlation_id, reply_to: further properties.
+        lifetime_ms: the property ``expiration``, which is text: milliseconds that the message stays in its queue.
 
     Raises:
         ValueError: a name is too long.
@@ -96,6 +105,9 @@ def publish_frames(
     if reply_to is not None:
         flags |= _REPLY_TO
         properties += _short(reply_to)
+    if lifetime_ms is not None:
+        flags |= _EXPIRATION
+        properties += _short(str(lifetime_ms))
     properties += _short(message_id)
     header = _CONTENT.pack(_CLASS_BASIC, 0, len(body), flags) + properties
     largest = frame_max - _FRAME_HEADER.size - len(_FRAME_END)

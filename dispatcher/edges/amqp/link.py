@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aio_pika
@@ -28,6 +28,9 @@ receiver.install()
 #: Longest pause between two attempts to connect, in seconds; every consumer is back within 10 s of its broker.
 MAX_PAUSE = 2.0
 CONNECT_TIMEOUT = 10.0
+#: Longest time that declaring consumers may take on a busy broker, and that a connection may take to close, in seconds.
+SETUP_TIMEOUT = 30.0
+CLOSE_TIMEOUT = 5.0
 
 _logger = log.get("amqp")
 
@@ -69,7 +72,7 @@ class Link:
         self,
         url: str,
         name: str,
-        setup: Callable[[AbstractConnection], Awaitable[None]],
+        setup: Callable[[AbstractConnection], Coroutine[Any, Any, None]],
         heartbeat: int = 30,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
@@ -153,7 +156,7 @@ class Link:
         self._lost.clear()
         connection.close_callbacks.add(lambda _, error: self.drop(f"connection closed: {error}", generation))
         try:
-            await asyncio.wait_for(self._setup(connection), CONNECT_TIMEOUT)
+            await _within(SETUP_TIMEOUT, self._setup(connection))
             if self._lost.is_set():
                 raise ConnectionResetError("lost while it was set up")
         except BaseException:
@@ -171,7 +174,26 @@ class Link:
 
 async def _close(connection: AbstractConnection) -> None:
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(connection.close(), 5)
+        await _within(CLOSE_TIMEOUT, connection.close())
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Await something of aiormq's; what is late is cancelled and left to itself.
+
+    `asyncio.wait_for` waits until what it cancelled has ended, and on a broken connection that may be never.
+
+    Raises:
+        TimeoutError: it was late.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"not done within {seconds:g} s")
+        task.result()
+    finally:
+        task.cancel()
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 async def check_broker(url: str) -> None:

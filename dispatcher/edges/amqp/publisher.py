@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
@@ -19,6 +20,7 @@ from pamqp.commands import Basic
 from dispatcher.edges import log
 from dispatcher.edges.amqp.frames import publish_frames
 from dispatcher.edges.amqp.link import Link
+from dispatcher.edges.amqp.writing import WRITE_TIMEOUT, write
 
 _logger = log.get("amqp")
 #: The broker's pseudo-queue for replies to one channel.
@@ -27,7 +29,11 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish, persistent; ``exchange`` "" is the default exchange."""
+    """A message to publish, persistent; ``exchange`` "" is the default exchange.
+
+    ``leaves_at`` (seconds of the monotonic clock) is when it is to leave the queue that it is published to, whenever
+    the publish gets through: the time until then becomes its ``expiration``.
+    """
 
     exchange: str
     routing_key: str
@@ -35,6 +41,7 @@ class Outgoing:
     headers: dict[str, Any] | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
+    leaves_at: float | None = None
 
 
 class _Batch:
@@ -214,7 +221,10 @@ class Publisher:
                 return
             payload = self._encode(channel, messages, batch)
             try:
-                await channel.write_queue.put(ChannelFrame(payload, should_close=False))
+                await write(channel, payload)
+            except ConnectionError as error:
+                self._link.drop(str(error))
+                batch.done.set()
             except BaseException:
                 # tags were counted whose frames may not follow: the channel cannot be used any further
                 self._link.drop("publishing was interrupted")
@@ -222,7 +232,7 @@ class Publisher:
 
     def _encode(self, channel: Channel, messages: Sequence[Outgoing], batch: _Batch) -> bytes:
         frame_max = channel.connection.connection_tune.frame_max
-        encoded = []
+        now, encoded = time.monotonic(), []
         for message in messages:
             message_id = next(self._message_ids)
             frames = publish_frames(
@@ -235,6 +245,7 @@ class Publisher:
                 headers=message.headers,
                 correlation_id=message.correlation_id,
                 reply_to=message.reply_to,
+                lifetime_ms=None if message.leaves_at is None else max(int((message.leaves_at - now) * 1000), 0),
             )
             encoded.append((message_id, frames))
         for index, (message_id, _) in enumerate(encoded):
@@ -251,12 +262,13 @@ class Publisher:
             return
         properties = Basic.Properties(content_type="application/json", correlation_id=message.correlation_id)
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=properties,
-                wait=False,
-            )
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await channel.basic_publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    properties=properties,
+                    wait=False,
+                )
         except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
             _logger.info("reply not sent", error=type(error).__name__)

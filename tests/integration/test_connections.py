@@ -1,0 +1,69 @@
+"""Consumer and publisher on a connection that ends under them: nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
+from tests.support import Installation, eventually
+
+pytestmark = pytest.mark.integration
+
+MESSAGES = 40
+
+
+def fill(installation: Installation) -> str:
+    """A queue with messages."""
+    queue = installation.names.rejected
+    installation.publish_many([(queue, str(number).encode()) for number in range(MESSAGES)], exchange="")
+    return queue
+
+
+async def test_acknowledging_does_not_wait_for_a_connection_that_is_closing(installed: Installation) -> None:
+    """Many flushes, more than aiormq's queue has room for: each returns, and the messages come again."""
+    queue = fill(installed)
+    held: list[Delivery] = []
+    consumer = Consumer(installed.amqp_url, "test", [Subscription(queue, MESSAGES)], held.append)
+    await consumer.start()
+    try:
+        await eventually(lambda: len(held) == MESSAGES, "all are delivered")
+        first, held[:] = held[:], []
+        consumer._link.drop("a test")
+        await asyncio.sleep(0)  # the link begins to close it
+        for number, delivery in enumerate(first):
+            if number % 2:
+                await asyncio.wait_for(consumer.give_back(delivery), 15)
+            else:
+                consumer.done(delivery)
+                await asyncio.wait_for(consumer.flush(), 15)
+        await eventually(lambda: len(held) >= MESSAGES // 2, "they are delivered again")
+        for delivery in held:
+            consumer.done(delivery)
+        await asyncio.wait_for(consumer.flush(), 15)
+    finally:
+        await consumer.close()
+    await eventually(lambda: installed.depth(queue) == 0, "it is empty")
+
+
+async def test_publishing_does_not_wait_for_a_connection_that_is_closing(installed: Installation) -> None:
+    """Publishes that meet a closing connection are sent again on the next one."""
+    queue = installed.names.rejected
+    publisher = Publisher(installed.amqp_url, "test")
+    await publisher.start()
+    try:
+        await publisher.wait_ready()
+        publishing = []
+        for number in range(MESSAGES):
+            message = Outgoing("", queue, str(number).encode())
+            publishing.append(asyncio.create_task(publisher.publish([message])))
+            if number == MESSAGES // 2:
+                await asyncio.sleep(0)
+                publisher._link.drop("a test")
+        returned = await asyncio.wait_for(asyncio.gather(*publishing), 20)
+    finally:
+        await publisher.close()
+    assert returned == [[]] * MESSAGES
+    bodies = {body for _, body in installed.drain(queue)}
+    assert bodies == {str(number).encode() for number in range(MESSAGES)}
