@@ -170,7 +170,7 @@ class Worker:
         due = time.monotonic() + seconds
         if await self._dropped(step):
             return
-        while (left := due - time.monotonic()) > 0:  # a timer may be a little early
+        while (left := due - time.monotonic()) > 0:  # noqa: ASYNC110 -- no polling: a timer may be a little early
             await asyncio.sleep(left)
         self._make_ready(step)
 

@@ -22,7 +22,7 @@ MAX_UNITS = (1 << LEVELS) - 1
 MAX_DELAY = MAX_UNITS / UNITS_PER_SECOND
 #: How much before its time a message leaves the ladder, in milliseconds: about what the broker takes to write it on
 #: its way in and out. Who receives it keeps it, unacknowledged, for what is left.
-EARLY_MS = 30
+EARLY_MS = 60
 
 
 class Hop(NamedTuple):
