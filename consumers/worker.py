@@ -158,7 +158,8 @@ class Worker:
 
     def _keep_or_start(self, step: _Step) -> None:
         """A step that left the ladder some milliseconds early is kept until it is due, the others may start."""
-        remaining = ladder.remaining_ms(step.work.due_at, clock.now_ms())
+        key = step.deliveries[0].routing_key
+        remaining = ladder.remaining_ms(key, step.work.due_at, clock.now_ms())
         if not remaining:
             self._make_ready(step)
             return
@@ -326,10 +327,9 @@ class Worker:
         headers = work.trace.model_dump(exclude_none=True) if work.trace else None
         if following.delay is None:
             return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
-        hop = ladder.enter(following.delay, work.lane, work.priority)
-        leaves_at = time.monotonic() + hop.stay_ms / 1000
-        exchange = self._names.delay(hop.level)
-        return (Outgoing(exchange, hop.routing_key, work.encode(), headers, leaves_at=leaves_at),)
+        way = ladder.enter(following.delay, work.lane, work.priority)
+        leaves_at = time.monotonic() + way.stay_ms / 1000
+        return (Outgoing(self._names.delays, way.routing_key, work.encode(), headers, leaves_at=leaves_at),)
 
     def _settled(self, step: _Step) -> Callable[[], None]:
         def settle() -> None:

@@ -91,8 +91,12 @@ class Names:
         return f"{self.prefix}parked.v1.{lane}"
 
     def delay(self, level: int) -> str:
-        """The exchange, and the queue, of one level of the delay ladder."""
+        """The queue of one level of the delay ladder."""
         return f"{self.prefix}delay.v1.{level:02d}"
+
+    def after(self, level: int) -> str:
+        """The exchange to which a level's queue hands on what it held long enough."""
+        return f"{self.prefix}after.v1.{level:02d}"
 
     @cached_property
     def own_queues(self) -> tuple[str, ...]:
@@ -108,6 +112,7 @@ _PLAIN = {
     "rejected": "rejected",
     "unrouted": "unrouted",
     "work": "work.v1",
+    "delays": "delay.v1",
     "due": "due.v1",
     "stray": "stray.v1",
     "history": "history.v1",
@@ -120,6 +125,7 @@ _OWN = (
     "work.",
     "parked.",
     "delay.",
+    "after.",
     "due.",
     "stray.",
     "history.",
@@ -195,22 +201,20 @@ def _fixed_bindings(names: Names) -> Iterator[Binding]:
 
 
 def _ladder_exchanges(names: Names) -> Iterator[Exchange]:
+    yield Exchange(names.delays, "topic")
     for level in range(ladder.LEVELS):
-        yield Exchange(names.delay(level), "topic")
-
-
-def _below(names: Names, level: int) -> str:
-    return names.delay(level - 1) if level else names.due
+        yield Exchange(names.after(level), "topic")
 
 
 def _ladder_queues(names: Names) -> Iterator[Queue]:
     for level in range(ladder.LEVELS):
-        arguments = _never_dropping(_below(names, level), {"x-message-ttl": ladder.ttl_ms(level)})
+        arguments = _never_dropping(names.after(level), {"x-message-ttl": ladder.ttl_ms(level)})
         yield Queue(names.delay(level), arguments)
 
 
 def _ladder_bindings(names: Names) -> Iterator[Binding]:
     for level in range(ladder.LEVELS):
-        name = names.delay(level)
-        yield Binding(name, name, ladder.digit_pattern(level, "1"))
-        yield Binding(name, _below(names, level), ladder.digit_pattern(level, "0"), to_exchange=True)
+        yield Binding(names.delays, names.delay(level), ladder.entry_pattern(level))
+        for lower in range(level):
+            yield Binding(names.after(level), names.delay(lower), ladder.next_pattern(level, lower))
+        yield Binding(names.after(level), names.due, ladder.next_pattern(level, None), to_exchange=True)

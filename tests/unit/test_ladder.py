@@ -93,16 +93,18 @@ DELAYS = st.one_of(
 @example(math.inf, "0", "low")
 @example(5.0, "critical", "critical")
 def test_a_delayed_message_reaches_its_work_queue_once_and_in_time(delay: float, lane: str, priority: str) -> None:
-    """It visits the queue of each binary digit, highest first, and waits for exactly its units."""
-    hop = ladder.enter(delay, lane, priority)
+    """It visits the queue of each binary digit, highest first, and waits for its units, less what each is early."""
+    way = ladder.enter(delay, lane, priority)
     broker = Broker(TOPOLOGY)
-    broker.publish(NAMES.delay(hop.level), hop.routing_key)
+    broker.publish(NAMES.delays, way.routing_key)
     number = ladder.units(delay)
     digits = [level for level in reversed(range(ladder.LEVELS)) if number >> level & 1]
     assert broker.visited == [NAMES.delay(level) for level in digits]
-    assert broker.waited_ms == number * 125
+    assert broker.waited_ms == number * 125 - ladder.EARLY_MS * len(digits)
+    due = round(ladder.units(delay) * 125)
+    assert ladder.remaining_ms(way.routing_key, due, broker.waited_ms) == due - broker.waited_ms
     assert broker.arrived == [NAMES.work_queue(lane, priority)]
-    assert len(hop.routing_key.encode()) <= 255
+    assert len(way.routing_key.encode()) <= 255
 
 
 @given(st.sampled_from(LANES), st.sampled_from(PRIORITIES))
@@ -115,9 +117,8 @@ def test_undelayed_work_goes_to_the_same_queue(lane: str, priority: str) -> None
 
 def test_a_dead_letter_for_a_lane_that_is_gone_is_kept() -> None:
     """Dead letters cannot be mandatory: what no work queue takes ends in the stray queue, not in nothing."""
-    hop = ladder.enter(3, "forgotten", "normal")
     broker = Broker(TOPOLOGY)
-    broker.publish(NAMES.delay(hop.level), hop.routing_key)
+    broker.publish(NAMES.delays, ladder.enter(3, "forgotten", "normal").routing_key)
     assert broker.arrived == [NAMES.stray]
 
 
@@ -167,34 +168,45 @@ def test_units(delay: float, units: int) -> None:
 
 
 @given(st.floats(0, ladder.MAX_DELAY))
-def test_the_first_stay_is_a_little_short(delay: float) -> None:
-    """Every message leaves early by the same little, whatever its level, and no level's lifetime is cut to nothing."""
-    hop = ladder.enter(delay, "default", "normal")
-    assert ladder.ttl_ms(hop.level) - hop.stay_ms == ladder.EARLY_MS < ladder.ttl_ms(0)
+def test_the_first_stay_is_its_queue_s_lifetime(delay: float) -> None:
+    """All messages of a queue live equally long, whether they enter there or come from a higher level."""
+    way = ladder.enter(delay, "default", "normal")
+    broker = Broker(TOPOLOGY)
+    broker.publish(NAMES.delays, way.routing_key)
+    assert broker.queues[broker.visited[0]].arguments["x-message-ttl"] == way.stay_ms > 0
 
 
 @pytest.mark.parametrize(
-    ("due_at", "remaining"),
-    [(None, 0), (999, 0), (1_000, 0), (1_001, 1), (1_060, 60), (1_061, ladder.EARLY_MS), (10**15, ladder.EARLY_MS)],
+    ("key", "due_at", "remaining"),
+    [
+        ("default.normal.03", None, 0),
+        ("default.normal.03", 999, 0),
+        ("default.normal.03", 1_000, 0),
+        ("default.normal.03", 1_001, 1),
+        ("default.normal.03", 10**15, ladder.EARLY_MS),
+        ("default.normal.05.03", 10**15, 2 * ladder.EARLY_MS),
+        ("default.normal", 10**15, 0),
+        ("", 10**15, 0),
+    ],
 )
-def test_an_early_message_is_kept_until_it_is_due(due_at: int | None, remaining: int) -> None:
-    """By the receiver's clock, which may be wrong: so never longer than a message can be early."""
-    assert ladder.remaining_ms(due_at, 1_000) == remaining
+def test_an_early_message_is_kept_until_it_is_due(key: str, due_at: int | None, remaining: int) -> None:
+    """By the receiver's clock, which may be wrong: so never longer than a message can be early on its way."""
+    assert ladder.remaining_ms(key, due_at, 1_000) == remaining
 
 
 def test_usual_backoffs_are_one_hop() -> None:
     """1, 2, 4, 8 s visit one queue each, 5 s two."""
     for delay, hops in ((1, 1), (2, 1), (4, 1), (8, 1), (5, 2)):
-        hop = ladder.enter(delay, "default", "normal")
         broker = Broker(TOPOLOGY)
-        broker.publish(NAMES.delay(hop.level), hop.routing_key)
+        broker.publish(NAMES.delays, ladder.enter(delay, "default", "normal").routing_key)
         assert len(broker.visited) == hops
 
 
 def test_the_ladder_holds_the_longest_retry_and_its_lifetimes_are_exact() -> None:
     """86,400 s fit; the levels are 2^-3 to 2^16 s."""
     assert ladder.MAX_DELAY >= 86_400
-    assert [ladder.ttl_ms(level) for level in (0, 3, 19)] == [125, 1_000, 65_536_000]
+    early = ladder.EARLY_MS
+    assert [ladder.ttl_ms(level) + early for level in (0, 3, 19)] == [125, 1_000, 65_536_000]
 
 
 def test_delay_queues_can_lose_nothing() -> None:
