@@ -146,7 +146,7 @@ class ServiceProcess:
         """Its log lines that are JSON."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
-    async def logged(self, text: str, *, timeout: float = 20.0) -> dict[str, Any]:
+    async def logged(self, text: str, *, timeout: float = 60.0) -> dict[str, Any]:
         """The first log line with this text in its event, once there is one."""
 
         def look() -> dict[str, Any] | None:
@@ -160,7 +160,7 @@ class ServiceProcess:
         """Status and body of one of its pages."""
         return await asyncio.to_thread(_get, self.url + path)
 
-    async def ready(self, *, timeout: float = 20.0) -> None:
+    async def ready(self, *, timeout: float = 60.0) -> None:
         """Wait until /readyz says 200."""
 
         async def fine() -> bool:
@@ -168,7 +168,7 @@ class ServiceProcess:
 
         await eventually(fine, f"{self._arguments} is ready", timeout=timeout, every=0.05)
 
-    async def terminate(self, *, timeout: float = 5.0) -> int:
+    async def terminate(self, *, timeout: float = 20.0) -> int:
         """Send SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         code: int = await asyncio.wait_for(self.process.wait(), timeout)

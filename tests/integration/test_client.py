@@ -134,7 +134,7 @@ async def test_a_broker_that_is_not_there_is_named_within_the_timeout(installed:
     with pytest.raises(PublishFailed, match=f"127.0.0.1:{port}") as failed:
         async with client(installed, "key", f"amqp://user:hush@127.0.0.1:{port}/", timeout=1) as publishing:
             await publishing.publish("c.none", id="nowhere")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     assert failed.value.job_id == "nowhere"
     assert "nowhere" in str(failed.value)
     assert "hush" not in str(failed.value)
@@ -160,7 +160,7 @@ async def test_a_broker_that_says_nothing_is_named_too(installed: Installation) 
 async def test_a_missing_topology_is_said(installed: Installation) -> None:
     """A wrong prefix, or a topology that nobody applied: the error says which exchange and what to run."""
     key = await installed.create_key()
-    wrong = Client(installed.amqp_url, key, prefix="no-such-installation.", timeout=1)
+    wrong = Client(installed.amqp_url, key, prefix="no-such-installation.", timeout=4)
     with pytest.raises(PublishFailed, match=r"no-such-installation\.jobs.*topology apply"):
         async with wrong as publishing:
             await publishing.publish("c.none")
