@@ -66,7 +66,7 @@ def test_every_queue_is_explained() -> None:
     for name in {q.name for q in made.queues} | {e.name for e in made.exchanges}:
         general = re.sub(r"^work\.v1\..*", "work.v1.<lane>.<priority>", name)
         general = re.sub(r"^parked\.v1\..*", "parked.v1.<lane>", general)
-        general = re.sub(r"^delay\.v1\..*", "delay.v1.00", general)
+        general = re.sub(r"^(delay|after)\.v1\..*", r"\1.v1.00", general)
         assert f"`{general}`" in text, general
 
 
