@@ -25,6 +25,7 @@ from config import Settings
 from consumers.context import Context
 from consumers.executor import Executor
 from consumers.history import History, StartNotice
+from consumers.lineage import Lineage, StepKey, step_key
 from consumers.registry import Handler, Registry
 from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
@@ -51,7 +52,6 @@ ERROR_HEADER = "x-error"
 FAULT_PAUSE = 1.0
 #: How long history's answer about a step that waited for its time is good, in seconds.
 ANSWER_LASTS = 0.1
-StepKey = tuple[str, str, int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,13 +59,15 @@ class _Step:
     """A step that this worker holds, with every delivery of it (a duplicate joins the first)."""
 
     work: WorkMessage
+    #: Whether no other step of its run can be on its way; else history is asked whether the run is over.
+    only: bool
     deliveries: list[Delivery] = field(default_factory=list)
     #: When history was last asked about its run, in seconds of the monotonic clock.
     asked_at: float = float("-inf")
 
     @property
     def key(self) -> StepKey:
-        return (self.work.app, self.work.id, self.work.run, self.work.seq)
+        return step_key(self.work)
 
 
 class Worker:
@@ -88,6 +90,7 @@ class Worker:
         self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
         self._ready: ReadyJobs[_Step] = ReadyJobs()
         self._steps: dict[StepKey, _Step] = {}
+        self._lineage = Lineage()
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -150,7 +153,7 @@ class Worker:
         except ValidationError:
             self._park_poison(delivery)
             return
-        step = _Step(work)
+        step = _Step(work, self._lineage.is_only(work, delivery))
         known = self._steps.setdefault(step.key, step)
         known.deliveries.append(delivery)
         if known is step:
@@ -225,9 +228,7 @@ class Worker:
     async def _dropped(self, step: _Step) -> bool:
         """Whether history says that its run is over, so that it was settled without being run."""
         work = step.work
-        if work.n == 1 and not step.deliveries[0].redelivered:
-            return False
-        if time.monotonic() < step.asked_at + ANSWER_LASTS:
+        if step.only or time.monotonic() < step.asked_at + ANSWER_LASTS:
             return False
         step.asked_at = time.monotonic()
         if not await self._history.is_final(work):
@@ -252,7 +253,7 @@ class Worker:
         if following.state in FINAL:
             metrics.of(metrics.final, step.work.lane, following.state).inc()
         _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
-        self._outbox.add(self._messages(following), [event], self._settled(step))
+        self._outbox.add(self._messages(step, following), [event], self._settled(step))
 
     async def _execute(self, step: _Step, handler: Handler) -> None:
         work = step.work
@@ -296,7 +297,7 @@ class Worker:
         )
         notice.withdraw()
         delayed = following.delay is not None
-        self._outbox.add(self._messages(following), [event], self._settled(step), urgent=delayed)
+        self._outbox.add(self._messages(step, following), [event], self._settled(step), urgent=delayed)
 
     def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
         if following.state in FINAL:
@@ -319,7 +320,7 @@ class Worker:
                 delay=following.delay,
             )
 
-    def _messages(self, following: outcome.Next) -> Sequence[Outgoing]:
+    def _messages(self, step: _Step, following: outcome.Next) -> Sequence[Outgoing]:
         """The message that carries a job on: into the delay ladder, or to its lane's parked jobs."""
         work = following.message
         if work is None:
@@ -327,6 +328,8 @@ class Worker:
         headers = work.trace.model_dump(exclude_none=True) if work.trace else None
         if following.delay is None:
             return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
+        if step.only:
+            self._lineage.sent(work, step.deliveries[0])
         way = ladder.enter(following.delay, work.lane, work.priority)
         leaves_at = time.monotonic() + way.stay_ms / 1000
         return (Outgoing(self._names.delays, way.routing_key, work.encode(), headers, leaves_at=leaves_at),)

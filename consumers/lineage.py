@@ -1,0 +1,44 @@
+"""Which steps cannot have a double, so that history need not be asked about their run.
+
+A run forks where a step is delivered again although the next one is on its way: its acknowledgement was lost, with
+the channel that it belonged to. As long as that channel lives, the step that it delivered cannot come back. So a
+step is known to be the only one of its run if it is the run's first and delivered for the first time, or if this
+worker sent it out itself, from a step known to be the only one, and gets it on the same channel.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from dispatcher.edges.amqp import Delivery
+from schemas import WorkMessage
+
+StepKey = tuple[str, str, int, int]
+#: Most steps to remember; a forgotten one costs a question.
+MOST = 10_000
+
+
+def step_key(work: WorkMessage) -> StepKey:
+    """What tells a step from every other: app, id, run and number in the run."""
+    return (work.app, work.id, work.run, work.seq)
+
+
+class Lineage:
+    """The steps that this worker sent into the delay ladder, and the channel on which each one's parent came."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._sent: OrderedDict[StepKey, Hashable] = OrderedDict()
+
+    def sent(self, following: WorkMessage, parent: Delivery) -> None:
+        """A step that was the only one of its run is followed by this one."""
+        self._sent[step_key(following)] = parent.session
+        if len(self._sent) > self._most:
+            self._sent.popitem(last=False)
+
+    def is_only(self, work: WorkMessage, delivery: Delivery) -> bool:
+        """Whether this step, just delivered, is known to be the only one of its run. To be asked once a delivery."""
+        if delivery.redelivered:
+            return False
+        return work.seq == 1 or self._sent.pop(step_key(work), None) is delivery.session
