@@ -111,3 +111,24 @@ async def test_a_step_that_is_kept_goes_back_when_the_worker_stops(work: Install
     (message,) = take(work, work.names.work_queue("default", "normal"))
     assert WorkMessage.decode(message.body).id == "kept"
     assert work.job("kept") is None
+
+
+async def test_history_is_asked_only_about_steps_that_may_have_a_double(work: Installation) -> None:
+    """Not about a retry that the worker sent itself; about one that comes from elsewhere."""
+    key = await work.create_key()
+    worker = a_worker(work)
+    asked: list[str] = []
+    is_final = worker._history.is_final
+
+    async def noted(message: WorkMessage) -> bool:
+        asked.append(message.id)
+        return await is_final(message)
+
+    worker._history.is_final = noted  # type: ignore[method-assign]
+    async with run_services(Intake(work.settings), Recorder(work.settings), worker):
+        work.publish("l.flaky", {"id": "own", "retry": {"base": 0.25}}, key)
+        assert len((await work.finished("own"))["attempts"]) == 2
+        way = ladder.enter(0.125, "default", "normal")
+        work.publish(way.routing_key, step("foreign", clock.now_ms()), exchange=work.names.delays)
+        await work.finished("foreign")
+    assert asked == ["foreign"]

@@ -1,0 +1,76 @@
+"""When a step is known to be the only one of its run."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from consumers.lineage import Lineage
+from dispatcher.edges.amqp import Delivery
+from schemas import WorkMessage
+
+
+def work(seq: int = 1, job: str = "one", run: int = 1) -> WorkMessage:
+    """A step."""
+    return WorkMessage(
+        app="shop", id=job, run=run, n=seq, seq=seq, type="a.b", lane="default", priority="normal",
+        accepted_at=1, payload={},
+    )  # fmt: skip
+
+
+def delivered(channel: str = "first", *, again: bool = False) -> Delivery:
+    """A delivery on a channel."""
+    return Delivery("queue", 1, b"", "", again, {}, None, None, cast(Any, channel))
+
+
+def test_the_first_step_is_the_only_one_unless_it_comes_again() -> None:
+    """Whoever had it before may have sent the next step."""
+    assert Lineage().is_only(work(), delivered())
+    assert not Lineage().is_only(work(), delivered(again=True))
+    assert Lineage().is_only(work(run=2), delivered())
+
+
+def test_a_step_that_this_worker_sent_is_the_only_one_on_the_same_channel() -> None:
+    """A channel that still lives has not lost the acknowledgement of the parent."""
+    lineage = Lineage()
+    lineage.sent(work(2), delivered())
+    assert lineage.is_only(work(2), delivered())
+
+
+def test_what_came_from_elsewhere_is_not_known() -> None:
+    """Another worker's step, another job's, another run's, another step of the run."""
+    lineage = Lineage()
+    lineage.sent(work(2), delivered())
+    for other in (work(3), work(2, job="two"), work(2, run=2)):
+        assert not lineage.is_only(other, delivered())
+
+
+def test_a_second_copy_is_not_the_only_one() -> None:
+    """A publish that was sent again, a dead letter that came twice."""
+    lineage = Lineage()
+    lineage.sent(work(2), delivered())
+    assert lineage.is_only(work(2), delivered())
+    assert not lineage.is_only(work(2), delivered())
+
+
+def test_a_step_that_comes_again_is_not_the_only_one() -> None:
+    """The broker says so itself, on whatever channel."""
+    lineage = Lineage()
+    lineage.sent(work(2), delivered())
+    assert not lineage.is_only(work(2), delivered(again=True))
+
+
+def test_another_channel_proves_nothing() -> None:
+    """With its channel the parent's acknowledgement may have been lost, and the parent may run again."""
+    lineage = Lineage()
+    lineage.sent(work(2), delivered("first"))
+    assert not lineage.is_only(work(2), delivered("second"))
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest is forgotten: history is asked about it."""
+    lineage = Lineage(most=2)
+    for job in ("one", "two", "three"):
+        lineage.sent(work(2, job=job), delivered())
+    assert not lineage.is_only(work(2, job="one"), delivered())
+    assert lineage.is_only(work(2, job="two"), delivered())
+    assert lineage.is_only(work(2, job="three"), delivered())
