@@ -25,7 +25,7 @@ MAX_UNITS = (1 << LEVELS) - 1
 MAX_DELAY = MAX_UNITS / UNITS_PER_SECOND
 #: How much earlier than its nominal lifetime a message leaves each level, in milliseconds: about what the broker takes
 #: to write it on its way through. Who receives it keeps it, unacknowledged, for what is left.
-EARLY_MS = 40
+EARLY_MS = 60
 
 
 class Way(NamedTuple):
