@@ -20,6 +20,15 @@ disk_free_limit.absolute = 200MB
 log.console = false
 """
 
+#: A node that was killed tries dead letters that it could not route while it started again only after this time; it
+#: waits 3 minutes by default (docs/architecture.md). The second name is that of RabbitMQ 4.3.
+_ADVANCED = """\
+[{rabbit, [
+  {dead_letter_worker_publisher_confirm_timeout, 10000},
+  {dead_letter_worker_publisher_confirm_timeout_ms, 10000}
+]}].
+"""
+
 _NOT_STARTED = "RabbitMQ was not started: call start() first"
 
 
@@ -122,7 +131,7 @@ class LocalRabbit:
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         self._ports = kept_ports(self._folder, ["amqp", "management", "distribution", "epmd"])
         self._write("rabbitmq.conf", _CONFIG.format(**self._ports))
-        self._write("advanced.config", "[].\n")
+        self._write("advanced.config", _ADVANCED)
         self._write("rabbitmq-env.conf", "")  # instead of the machine's own
         self._write("enabled_plugins", "[rabbitmq_management].\n")
         env = self._env()

@@ -49,6 +49,10 @@ class Fleet:
         self.kills[name] += 1
         self.start(name)
 
+    def ended(self) -> list[str]:
+        """Services that ended by themselves."""
+        return [name for name, process in self._processes.items() if process.poll() is not None]
+
     def log(self, name: str) -> str:
         """What a service logged, over all its lives."""
         return (self._folder / f"{name}.log").read_text(errors="replace")
