@@ -8,7 +8,6 @@ the channel that delivered in any case.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -85,6 +84,7 @@ class Link:
         #: Counts connections, so that a late word of an old one does not end the new one.
         self._generation = 0
         self._task: asyncio.Task[None] | None = None
+        self._closings: set[asyncio.Task[None]] = set()
         #: Set while the connection and its channels are usable.
         self.up = asyncio.Event()
         #: The last reason why it was not; "" while nothing went wrong.
@@ -106,6 +106,8 @@ class Link:
             # one cancellation may get lost on the way: wait_for swallows it when what it waits for ends just then
             task.cancel()
             await asyncio.wait({task}, timeout=1)
+        if self._closings:
+            await asyncio.wait(self._closings, timeout=CLOSE_TIMEOUT)
 
     def drop(self, reason: str, generation: int | None = None) -> None:
         """Give the connection up; it is set up anew. With ``generation``, only if that is still the current one."""
@@ -135,7 +137,14 @@ class Link:
                 await self._lost.wait()
             finally:
                 self.up.clear()
-                await _close(connection)
+                await self._shut(connection)
+
+    async def _shut(self, connection: AbstractConnection) -> None:
+        """Close a connection; one that takes long goes on closing beside the next."""
+        task = _closing(connection)
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
 
     async def _open(self) -> AbstractConnection:
         attempt = backoff.on_exception(
@@ -160,7 +169,7 @@ class Link:
             if self._lost.is_set():
                 raise ConnectionResetError("lost while it was set up")
         except BaseException:
-            await _close(connection)
+            await self._shut(connection)
             raise
         self.up.set()
         _logger.info("connected", connection=self.name)
@@ -172,9 +181,17 @@ class Link:
             _logger.warning(self.problem, connection=self.name, tries=details["tries"])
 
 
-async def _close(connection: AbstractConnection) -> None:
-    with contextlib.suppress(Exception):
-        await _within(CLOSE_TIMEOUT, connection.close())
+def _closing(connection: AbstractConnection) -> asyncio.Task[None]:
+    """Close a connection, in a task that is never to be cancelled: aiormq, cancelled half-way, never ends."""
+    task = asyncio.create_task(connection.close())
+    task.add_done_callback(_retrieve)
+    return task
+
+
+def _retrieve(ended: asyncio.Task[None]) -> None:
+    """Look at a task's error, so that asyncio does not log it as one that nobody saw."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
@@ -193,7 +210,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
         task.result()
     finally:
         task.cancel()
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        task.add_done_callback(_retrieve)
 
 
 async def check_broker(url: str) -> None:
@@ -206,4 +223,4 @@ async def check_broker(url: str) -> None:
         connection = await connect(url, "dispatcher check")
     except (TimeoutError, AMQPError, OSError, ValueError) as error:
         raise BrokerError(explain(error, url)) from None
-    await _close(connection)
+    await asyncio.wait({_closing(connection)}, timeout=CLOSE_TIMEOUT)
