@@ -249,8 +249,12 @@ async def test_a_refusal_claims_no_id(shop: Shop) -> None:
     job = await eventually(lambda: installation.job("same", app), "the job is recorded")
     await eventually(lambda: take(installation, installation.names.work_queue("default", "normal")), "it is queued")
     assert job["state"] == "queued"
-    states = sorted(found["state"] for found in installation.db.jobs.find({"app": app}))
-    assert states == ["queued", "rejected"]
+
+    def states() -> list[str]:
+        return sorted(found["state"] for found in installation.db.jobs.find({"app": app}))
+
+    await eventually(lambda: len(states()) == 2, "both are recorded")
+    assert states() == ["queued", "rejected"]
 
 
 async def test_a_huge_body_is_cut(shop: Shop) -> None:
