@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from bench.processes import BenchError, Child, python
+from bench.processes import BenchError, Child, connected_publisher, python
 from bench.servers import CpuMeter, Servers, database, delete
 
 #: Where Celery's MongoDB backend puts results.
@@ -42,13 +42,9 @@ class Deployment:
     def publisher(self, count: int) -> Iterator[Child]:
         """The publisher's process, connected, with one task of it gone the whole way."""
         arguments = ["-m", "bench.celery_publisher", str(count), str(self.tuning.publishers)]
-        child = python("publisher", arguments, self.environment, self.folder / "publisher.log")
-        try:
-            child.wait_line("ready")
+        with connected_publisher(arguments, self.environment, self.folder) as child:
             self.wait_stored(1, 60)
             yield child
-        finally:
-            child.stop()
 
     def meter(self, publisher: Child) -> CpuMeter:
         """Begin to measure the CPU time of every process, and of the servers."""

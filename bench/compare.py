@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import celery_side
 from bench.ours import installation
-from bench.processes import loop_ms, wait_quiet
+from bench.processes import Child, loop_ms, wait_quiet
 from bench.progress import say
-from bench.servers import Servers
+from bench.servers import CpuMeter, Servers
 
 #: A run waits at most this long for a machine that is busy with something else, in seconds.
 PATIENCE = 60.0
@@ -66,13 +67,7 @@ def ours(servers: Servers, jobs: int) -> Run:
         installation(servers, Path(folder)) as given,
         given.publisher("tiny", jobs) as publisher,
     ):
-        machine = quiet()
-        meter = given.meter(publisher)
-        publisher.write_line("go")
-        began, published = map(float, publisher.read_line().split())
-        ended = given.wait_succeeded(jobs + 1, 60 + jobs / 50)
-        spent = meter.spent()
-    return _run("ours", jobs, began, published, ended, spent, machine)
+        return _measure("ours", jobs, publisher, given.meter, given.wait_succeeded)
 
 
 def celery(servers: Servers, jobs: int, tuning: celery_side.Tuning) -> Run:
@@ -82,23 +77,21 @@ def celery(servers: Servers, jobs: int, tuning: celery_side.Tuning) -> Run:
         celery_side.deployment(servers, Path(folder), tuning) as given,
         given.publisher(jobs) as publisher,
     ):
-        machine = quiet()
-        meter = given.meter(publisher)
-        publisher.write_line("go")
-        began, published = map(float, publisher.read_line().split())
-        ended = given.wait_stored(jobs + 1, 60 + jobs / 50)
-        spent = meter.spent()
-    return _run("Celery", jobs, began, published, ended, spent, machine)
+        return _measure("Celery", jobs, publisher, given.meter, given.wait_stored)
 
 
-def _run(
+def _measure(
     side: str,
     jobs: int,
-    began: float,
-    published: float,
-    ended: float,
-    spent: dict[str, float],
-    machine: tuple[float, float],
+    publisher: Child,
+    meter: Callable[[Child], CpuMeter],
+    wait: Callable[[int, float], float],
 ) -> Run:
-    cpu = {role: seconds * 1000 / jobs for role, seconds in spent.items()}
+    """Let the publisher go, and wait until every job, and the first one of the set-up, is done."""
+    machine = quiet()
+    metering = meter(publisher)
+    publisher.write_line("go")
+    began, published = map(float, publisher.read_line().split())
+    ended = wait(jobs + 1, 60 + jobs / 50)
+    cpu = {role: seconds * 1000 / jobs for role, seconds in metering.spent().items()}
     return Run(side, jobs, ended - began, published - began, cpu, *machine)

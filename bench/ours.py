@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT, BenchError, Child, python
+from bench.processes import ROOT, BenchError, Child, connected_publisher, python
 from bench.servers import CpuMeter, Servers, database, delete
 from config import load_settings
 from dispatcher.composition import topology_of
@@ -55,13 +55,9 @@ class Installation:
     def publisher(self, plan: str, count: int, rate: float = 0) -> Iterator[Child]:
         """The publisher's process, connected, with one job of it gone the whole way."""
         arguments = ["-m", "bench.publisher", plan, str(count), str(rate)]
-        child = python("publisher", arguments, self.environment, self.folder / "publisher.log")
-        try:
-            child.wait_line("ready")
+        with connected_publisher(arguments, self.environment, self.folder) as child:
             self.wait_succeeded(1, 30)
             yield child
-        finally:
-            child.stop()
 
     def wait_succeeded(self, count: int, timeout: float) -> float:
         """Wait until so many jobs have succeeded in history; returns the monotonic time of it.

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -97,6 +98,17 @@ class Child:
 def python(role: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Child:
     """Start ``python ARGUMENTS``."""
     return Child(role, [sys.executable, *arguments], environment, log)
+
+
+@contextmanager
+def connected_publisher(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[Child]:
+    """A publisher's process that has said ``ready``; stopped at the end."""
+    child = python("publisher", arguments, environment, folder / "publisher.log")
+    try:
+        child.wait_line("ready")
+        yield child
+    finally:
+        child.stop()
 
 
 def _die_with_parent() -> None:
