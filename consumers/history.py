@@ -8,11 +8,11 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core.history import document_id
-from dispatcher.core.lifecycle import FINAL
+from dispatcher.core.lifecycle import is_over
 from dispatcher.edges import log
 from dispatcher.edges.amqp import Entry, Outbox
 from dispatcher.edges.mongo import Database, DatabaseWatch, JobStore
-from schemas import Started, WorkMessage
+from schemas import JobState, Started, WorkMessage
 
 _logger = log.get("worker")
 
@@ -61,7 +61,7 @@ class History:
         if found is None:
             return False
         run, state = found
-        return run > work.run or (run == work.run and state in FINAL)
+        return is_over(work.run, run, JobState(state))
 
     def _ask(self, job: str) -> asyncio.Future[tuple[int, str] | None]:
         """Ask together with everybody who asks while a question is under way."""

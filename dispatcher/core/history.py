@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dispatcher.core.lifecycle import FINAL, supersedes
+from dispatcher.core.lifecycle import FINAL, place, supersedes
 from schemas import Accepted, Ended, Event, JobState, Moved, Refused, Rerun, Started
 
 Document = dict[str, Any]
@@ -38,13 +38,18 @@ def merge(document: Document | None, events: Iterable[Event]) -> Document:
 
 
 def _identify(doc: Document, event: Any) -> None:
-    """Set what every event knows, the first time; the first stands."""
-    if "_id" in doc:
+    """Set what every event knows, the first time; the first stands.
+
+    A refusal claims no id, though a client is told one and may use it: the job takes the place of its document.
+    """
+    if "_id" in doc and doc["state"] != JobState.REJECTED:
         return
+    rev = doc.get("rev", 0)
+    doc.clear()
     doc.update(
         _id=document_id(event.app, event.id),
         v=FORMAT_VERSION,
-        rev=0,
+        rev=rev,
         app=event.app,
         id=event.id,
         run=event.run,
@@ -87,8 +92,9 @@ def _ended(doc: Document, event: Ended) -> None:
     _join(doc, entry)
     # a job that was put off waits for its next step
     seq = event.seq if event.state in FINAL else event.seq + 1
-    if _move(doc, event.state, event.run, seq, event.due_at):
-        _settle(doc, event.finished_at, entry.get("error"))
+    if _move(doc, event.state, event.run, seq, event.due_at, entry.get("error")):
+        if event.state in FINAL:
+            doc["finished_at"] = event.finished_at
         if event.state is JobState.SUCCEEDED:
             doc["result"] = event.result
 
@@ -96,8 +102,9 @@ def _ended(doc: Document, event: Ended) -> None:
 def _moved(doc: Document, event: Moved) -> None:
     _identify(doc, event)
     seq = event.seq if event.state in FINAL else event.seq + 1
-    if _move(doc, event.state, event.run, seq, event.due_at):
-        _settle(doc, event.at, event.error.model_dump(exclude_none=True) if event.error else None)
+    error = event.error.model_dump(exclude_none=True) if event.error else None
+    if _move(doc, event.state, event.run, seq, event.due_at, error) and event.state in FINAL:
+        doc["finished_at"] = event.at
 
 
 def _rerun(doc: Document, event: Rerun) -> None:
@@ -106,6 +113,8 @@ def _rerun(doc: Document, event: Rerun) -> None:
 
 
 def _refused(doc: Document, event: Refused) -> None:
+    if "_id" in doc:
+        return
     doc.update(
         _id=document_id(event.app, event.id),
         v=FORMAT_VERSION,
@@ -162,29 +171,32 @@ def _join(doc: Document, entry: Document) -> None:
     doc["attempts"] = others
 
 
-def _move(doc: Document, state: JobState, run: int, seq: int, due_at: int | None = None) -> bool:
-    """Move the state if the reported one supersedes it; whether it did."""
+def _move(
+    doc: Document, state: JobState, run: int, seq: int, due_at: int | None = None, error: Document | None = None
+) -> bool:
+    """Move the state, with the due time and error of its step, if it supersedes the recorded one; whether it did."""
     old = JobState(doc["state"]) if doc["state"] is not None else None
     if not supersedes(state, run, seq, old, doc["run"], doc["seq"]):
-        return False
+        if old is None or run != doc["run"] or {state, old} & FINAL or place(state, seq) != place(old, doc["seq"]):
+            return False
+        # two reports of one place, which a forked run has: the same one must be shown whichever came first
+        if _urgency(state, due_at, error) >= _urgency(old, doc.get("due_at"), doc.get("error")):
+            return False
     if run != doc["run"]:
         doc.pop("result", None)
         doc["finished_at"] = None
     doc.update(state=str(state), run=run, seq=seq)
     # what an earlier step said goes, whichever of the two events came first
-    for name in ("due_at", "error"):
+    for name, value in (("due_at", due_at), ("error", error)):
         doc.pop(name, None)
-    if due_at is not None:
-        doc["due_at"] = due_at
+        if value is not None:
+            doc[name] = value
     return True
 
 
-def _settle(doc: Document, at: int, error: Document | None) -> None:
-    """What the step that just moved the state says of the job: its error, and when it is final, the time."""
-    if error is not None:
-        doc["error"] = error
-    if JobState(doc["state"]) in FINAL:
-        doc["finished_at"] = at
+def _urgency(state: JobState, due_at: int | None, error: Document | None) -> tuple[Any, ...]:
+    """What orders two waits for the same step: the one that is over first, then anything that tells them apart."""
+    return due_at or 0, str(state), sorted((error or {}).items())
 
 
 def _derive(doc: Document) -> None:

@@ -110,3 +110,10 @@ def supersedes(new: JobState, new_run: int, new_seq: int, old: JobState | None, 
     if old in FINAL:
         return False
     return new in FINAL or place(new, new_seq) > place(old, old_seq)
+
+
+def is_over(run: int, recorded_run: int, recorded_state: JobState) -> bool:
+    """Whether history says that a run is over: it has a later one, or this one's end. A refusal ends no run."""
+    if recorded_state is JobState.REJECTED:
+        return False
+    return recorded_run > run or (recorded_run == run and recorded_state in FINAL)

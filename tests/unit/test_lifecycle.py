@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.lifecycle import FINAL, PARKED, RERUNNABLE, STATES, supersedes
+from dispatcher.core.lifecycle import FINAL, PARKED, RERUNNABLE, STATES, is_over, supersedes
 from schemas import JobState
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "states.md"
@@ -116,3 +116,10 @@ def test_within_a_step_waiting_comes_before_running() -> None:
     for i, (old, old_seq) in enumerate(order):
         for j, (new, new_seq) in enumerate(order):
             assert supersedes(new, 1, new_seq, old, 1, old_seq) is (j > i)
+
+
+@given(STATE, st.integers(1, 3), st.integers(1, 3))
+def test_a_run_is_over_when_it_ended_or_a_later_one_began(state: JobState, run: int, recorded: int) -> None:
+    """A refusal under the job's id, which intake told the client, is the end of nothing."""
+    expected = state != "rejected" and (recorded > run or (recorded == run and state in FINAL))
+    assert is_over(run, recorded, state) is expected

@@ -1,0 +1,51 @@
+"""What a worker makes of history's answer about a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from config import load_settings
+from consumers.history import History
+from schemas import JobState
+from tests.unit.samples import make_work
+
+
+@pytest.mark.parametrize(
+    ("run", "state", "final"),
+    [
+        (2, JobState.RUNNING, False),
+        (2, JobState.SUCCEEDED, True),
+        (3, JobState.QUEUED, True),
+        (1, JobState.FAILED, False),
+        (2, JobState.REJECTED, False),
+        (3, JobState.REJECTED, False),
+    ],
+)
+async def test_a_step_is_dropped_when_its_run_is_over(
+    run: int, state: JobState, final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own end or a later run; not a refusal whose id the client then gave to this job."""
+    history = History(load_settings())
+
+    async def answer(jobs: list[str]) -> dict[str, tuple[int, str]]:
+        return dict.fromkeys(jobs, (run, str(state)))
+
+    monkeypatch.setattr(history, "_look_up", answer)
+    try:
+        assert await history.is_final(make_work(run=2)) is final
+    finally:
+        await history.close()
+
+
+async def test_a_job_that_history_does_not_know_is_run() -> None:
+    """So is one about which nobody answers."""
+    history = History(load_settings())
+
+    async def silence(jobs: list[str]) -> dict[str, tuple[int, str]]:
+        return {}
+
+    history._look_up = silence  # type: ignore[method-assign]
+    try:
+        assert not await history.is_final(make_work())
+    finally:
+        await history.close()
