@@ -164,7 +164,7 @@ def _due(following: Next) -> int | None:
 
 #: One thing that happens: what, to which of those it may happen to, whether it is acknowledged or told, how it ends.
 Act = tuple[str, int, bool, Outcome]
-KINDS = ("accept", "start", "crash", "end", "no_handler", "leave", "rerun", "wait")
+KINDS = ("work", "work", "rerun", "start", "crash", "end", "no_handler", "leave", "wait", "accept")
 
 
 def played(acts: Sequence[Act], again: bool) -> World:
@@ -180,21 +180,38 @@ def played(acts: Sequence[Act], again: bool) -> World:
         world.now += which
         if kind == "accept" and again:
             world.accept()
-        elif kind in ("start", "accept") and world.queue:
-            world.start(which, yes)
-        elif kind == "crash" and world.running:
-            world.crash(which)
-        elif kind == "end" and world.running:
-            world.end(which, outcome, yes)
-        elif kind == "no_handler" and world.queue:
-            world.no_handler(which, yes)
-        elif kind == "leave" and world.ladder:
-            world.leave_ladder(which)
+        elif kind in ("accept", "work"):
+            _work(world, which, yes, outcome)
         elif kind == "rerun" and (last := _ended(world)):
             world.rerun(last)
         elif kind == "wait":
             world.now += 4_000
+        elif world.queue:
+            _with_a_delivery(world, kind, which, yes)
+        if kind == "leave" and world.ladder:
+            world.leave_ladder(which)
+        elif kind == "crash" and world.running:
+            world.crash(which)
+        elif kind == "end" and world.running:
+            world.end(which, outcome, yes)
     return world
+
+
+def _work(world: World, which: int, acked: bool, outcome: Outcome) -> None:
+    """One whole execution of what waits, on the ladder or in the queue."""
+    if world.ladder and not world.queue:
+        world.leave_ladder(which)
+    if world.queue:
+        world.start(which, which % 2 == 0)
+        world.end(-1, outcome, acked)
+
+
+def _with_a_delivery(world: World, kind: str, which: int, yes: bool) -> None:
+    """What happens to a step in the work queue."""
+    if kind == "start":
+        world.start(which, yes)
+    elif kind == "no_handler":
+        world.no_handler(which, yes)
 
 
 def _ended(world: World) -> WorkMessage | None:
