@@ -73,6 +73,10 @@ class Channel(RuleBasedStateMachine):
             self.outstanding.remove(tag)
             gone.append(tag)
         assert sorted(gone) == sorted(self.finished)
+        assert all(tag in self.finished for tag in gone), "`multiple` covers what is not finished"
+        first_running = min(self.running, default=self.next + 1)
+        assert all(tag > first_running for tag in single), "a frame more than `multiple` would have needed"
+        assert len(set(single)) == len(single)
         self.acked += gone
         self.finished.clear()
 

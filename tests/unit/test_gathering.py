@@ -67,6 +67,30 @@ def test_every_event_is_given_once(steps: list[tuple[str, object, bool]]) -> Non
     assert sorted(given_out, key=lambda pair: pair[0]) == added
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([accepted, started, ended]), st.integers(0, 9))),
+    st.integers(0, 12),
+)
+def test_a_job_is_held_as_long_as_only_its_beginning_is_known_and_no_longer(
+    steps: list[tuple[str, object, int]], hold: int
+) -> None:
+    """Against a plain table: what is given is done or was held long enough, and nothing else is kept."""
+    gathering: Gathering[int] = Gathering()
+    waiting: dict[str, tuple[int, bool]] = {}
+    now = 0
+    for job, make, wait in steps:
+        gathering.add(now, make(job), now)  # type: ignore[operator]
+        since, done = waiting.get(job, (now, False))
+        waiting[job] = (since, done or make is ended)
+        now += wait
+        due = {job for job, (since, done) in waiting.items() if done or now - since >= hold}
+        assert {group.id for group in gathering.take(now, hold)} == {f"shop:{job}" for job in due}
+        waiting = {job: known for job, known in waiting.items() if job not in due}
+        assert len(gathering) == len(waiting)
+    gathering.clear()
+    assert gathering.take(now, 0) == []
+
+
 @given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 10))
 def test_portions_keep_the_limit(sizes: list[int], limit: int) -> None:
     """No portion holds more events than allowed, but for one group that is larger by itself."""
