@@ -83,12 +83,15 @@ def test_a_job_is_held_as_long_as_only_its_beginning_is_known_and_no_longer(
         since, done = waiting.get(job, (now, False))
         waiting[job] = (since, done or make is ended)
         now += wait
+        if wait % 2:
+            continue
         due = {job for job, (since, done) in waiting.items() if done or now - since >= hold}
         assert {group.id for group in gathering.take(now, hold)} == {f"shop:{job}" for job in due}
         waiting = {job: known for job, known in waiting.items() if job not in due}
         assert len(gathering) == len(waiting)
     gathering.clear()
     assert gathering.take(now, 0) == []
+    assert len(gathering) == 0
 
 
 @given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 10))

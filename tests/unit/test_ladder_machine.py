@@ -178,7 +178,7 @@ def test_a_longer_delay_is_never_a_shorter_wait(one: float, other: float) -> Non
 
 
 @given(
-    st.text(max_size=40),
+    st.lists(st.sampled_from(["a", "", "05", "*"]), max_size=12).map(".".join),
     st.none() | st.integers(-(2**70), 2**70),
     st.integers(0, 2**45),
 )
