@@ -24,7 +24,9 @@ KEY_ID_LENGTH = 12
 
 _KEY = re.compile(r"jd_[a-z0-9]{1,16}_([0-9A-Za-z]{1,32})_[0-9A-Za-z]{36}")
 _KEY_ANYWHERE = re.compile(rb"jd_[a-z0-9]{1,16}_[0-9A-Za-z]{1,32}_[0-9A-Za-z]{36}")
-_ESCAPED = re.compile(rb"\\u00([3-7][0-9A-Fa-f])")
+_ESCAPED = re.compile(rb"\\(?:u00([3-7][0-9A-Fa-f])|([\"\\/]))")
+#: How often a text is unescaped; each time costs its length, and nobody writes JSON within JSON deeper than this.
+_ESCAPED_WITHIN = 16
 _REDACTED = b"[redacted key]"
 
 APP_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
@@ -161,22 +163,36 @@ def holds_key(data: bytes) -> bool:
 
 
 def redact(data: bytes) -> bytes:
-    """``data`` with everything that looks like a key taken out."""
-    plain = _unescaped(data)
+    """``data`` with everything that looks like a key taken out; where one was escaped, without escapes."""
+    cleaned = _without_keys(data)
+    plain = _unescaped(cleaned)
+    found = next(_look_for_keys(plain), None)
+    return cleaned if found is None else _without_keys(plain)
+
+
+def _without_keys(data: bytes) -> bytes:
     parts: list[bytes] = []
     done = 0
-    for match in _look_for_keys(plain):
+    for match in _look_for_keys(data):
         if match.start() >= done:
-            parts += (plain[done : match.start()], _REDACTED)
+            parts += (data[done : match.start()], _REDACTED)
         done = max(done, match.end())
-    return b"".join((*parts, plain[done:])) if parts else data
+    return b"".join((*parts, data[done:]))
 
 
 def _unescaped(data: bytes) -> bytes:
-    """``data`` with JSON's escapes of letters and digits undone: they would hide a key."""
-    if b"\\u00" not in data:
-        return data
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), data)
+    """``data`` with JSON's escapes of letters and digits undone, which would hide a key; also in JSON within JSON."""
+    for _ in range(_ESCAPED_WITHIN):
+        if b"u00" not in data:
+            break
+        data, found = _ESCAPED.subn(_unescape, data)
+        if not found:
+            break
+    return data
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return match[2] or bytes([int(match[1], 16)])
 
 
 def _look_for_keys(data: bytes) -> Iterator[re.Match[bytes]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import time
 import zlib
 from random import Random
 
@@ -193,6 +195,43 @@ def test_a_key_is_found_and_taken_out_anywhere(seed: int, before: bytes, after: 
     assert key.split(b"_")[3][:30] not in cleaned
     assert not keys.holds_key(cleaned)
     assert cleaned.startswith(before[:-1]) or b"jd_" in before
+
+
+def written(text: str, chosen: set[str]) -> str:
+    """A text as it stands within a JSON string, these characters as escapes."""
+    return "".join(f"\\u{ord(c):04x}" if c in chosen else json.dumps(c)[1:-1] for c in text)
+
+
+@given(st.lists(st.sets(st.sampled_from(["j", "_", "u", "0", "1", "5", "7", "c", "\\", KEY[-9]])), max_size=5))
+@example([{"j"}])
+@example([{"u"}, set()])
+@example([{KEY[-9]}, {"\\"}])
+@example([{KEY[-9]}, {"u"}, {"u", "\\"}])
+def test_a_key_escaped_many_times_is_found_and_taken_out_whole(levels: list[set[str]]) -> None:
+    """JSON within JSON: what is left of it does not read as a key, however often it is read."""
+    hidden = KEY
+    for chosen in levels:
+        hidden = written(hidden, chosen)
+    for text in (hidden, json.dumps({"a": 1, KEY: 2}) + hidden):
+        data = text.encode()
+        assert keys.holds_key(data)
+        cleaned = keys.redact(data)
+        assert not keys.holds_key(cleaned)
+        assert KEY[20:] not in cleaned.decode()
+
+
+def test_a_text_without_an_escaped_key_keeps_its_escapes() -> None:
+    """Only what would hide a key is undone."""
+    body = b'{"a":"\\u0041 \\"quoted\\" \\\\u0041","k":"%s"}'
+    assert keys.redact(body % KEY.encode()) == body % b"[redacted key]"
+
+
+def test_escapes_within_escapes_cost_no_more_than_they_are_long() -> None:
+    """A hostile body of the full size, each escape hidden by the one before it."""
+    began = time.process_time()
+    for data in (b"\\" + b"u005c" * 52_000 + b"u006a", b"\\u0075" * 43_000, b"\\u" + b"\\u0030" * 43_000):
+        assert not keys.holds_key(data)
+    assert time.process_time() - began < 2
 
 
 @given(st.binary(max_size=60))
