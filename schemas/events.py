@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.job import ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace
+from schemas.job import Count, ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace
 from schemas.work import WorkMessage
 
 #: A batch message is closed at this many events or bytes, whichever comes first.
@@ -24,8 +24,8 @@ class JobEvent(Model):
 
     app: str
     id: str
-    run: int = 1
-    seq: int = 1
+    run: Count = 1
+    seq: Count = 1
     type: str
     lane: str
     priority: str
@@ -48,7 +48,7 @@ class Started(JobEvent):
     """A worker began an execution."""
 
     kind: Literal["started"] = "started"
-    n: int
+    n: Count
     execution: str
     started_at: Millis
     worker: str
@@ -58,7 +58,7 @@ class Ended(JobEvent):
     """An execution ended. ``state`` is where the job went; ``due_at`` when it comes back, if it does."""
 
     kind: Literal["ended"] = "ended"
-    n: int
+    n: Count
     execution: str
     started_at: Millis
     finished_at: Millis

@@ -7,8 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: Milliseconds since the Unix epoch, UTC. BSON dates have the same resolution, so nothing is lost on the way.
-Millis = int
+#: Milliseconds since the Unix epoch, UTC, up to the year 9999. BSON dates have the same resolution, so nothing is lost
+#: on the way.
+Millis = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
+
+#: A run, a step of it or an attempt, counted from 1.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 MAX_ID_LENGTH = 128
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from schemas.job import ErrorInfo, Millis, Model, Priority, RetrySpec, Trace
+from schemas.job import Count, ErrorInfo, Millis, Model, Priority, RetrySpec, Trace
 
 
 class WorkMessage(Model):
@@ -22,9 +22,9 @@ class WorkMessage(Model):
     v: Literal[1] = 1
     app: str
     id: str
-    run: int = 1
-    n: int = 1
-    seq: int = 1
+    run: Count = 1
+    n: Count = 1
+    seq: Count = 1
     type: str
     lane: str
     priority: Priority
