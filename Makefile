@@ -3,7 +3,7 @@
 # AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench lock clean
+.PHONY: help install demo up test check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -30,6 +30,9 @@ check: install ## lint, types, import rules and unit tests: under a minute, no s
 	@echo "check: types" && $(BIN)/mypy
 	@echo "check: import rules" && $(BIN)/lint-imports --no-cache
 	@echo "check: unit tests" && $(BIN)/pytest -q tests/unit
+
+fuzz: install ## hostile inputs to intake and the recorder for a minute; finds are kept in tests/corpus
+	@$(BIN)/python -m dev.fuzz $(ARGS)
 
 bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 	@.venv-bench/bin/python -m bench $(ARGS)

@@ -42,7 +42,7 @@ def _identify(doc: Document, event: Any) -> None:
 
     A refusal claims no id, though a client is told one and may use it: the job takes the place of its document.
     """
-    if "_id" in doc and doc["state"] != JobState.REJECTED:
+    if "_id" in doc and doc["lane"] is not None:
         return
     rev = doc.get("rev", 0)
     doc.clear()
@@ -208,8 +208,9 @@ def _derive(doc: Document) -> None:
     attempts = doc["attempts"]
     if not attempts:
         return
-    if retries := len({(a["run"], a["n"]) for a in attempts if a["n"] > 1}):
-        doc["retries"] = retries
+    doc["retries"] = len({(a["run"], a["n"]) for a in attempts if a["n"] > 1})
+    if not doc["retries"]:
+        del doc["retries"]
     first = min(a["started_at"] for a in attempts)
     doc["wait_ms"] = max(first - doc["accepted_at"], 0)
     for attempt in reversed(attempts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dispatcher.core.gathering import Gathering, Group, portions
@@ -71,6 +71,7 @@ def test_every_event_is_given_once(steps: list[tuple[str, object, bool]]) -> Non
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([accepted, started, ended]), st.integers(0, 9))),
     st.integers(0, 12),
 )
+@example([("a", ended, 1), ("a", started, 0)], 12)
 def test_a_job_is_held_as_long_as_only_its_beginning_is_known_and_no_longer(
     steps: list[tuple[str, object, int]], hold: int
 ) -> None:

@@ -336,6 +336,23 @@ def test_a_refusal_is_a_document_of_its_own() -> None:
     assert merge(document, [event, event]) == document
 
 
+def test_figures_forget_what_is_corrected() -> None:
+    """An execution whose end says another attempt than its start did leaves no retry behind, in one batch or two."""
+    start = Started(**about(make_work(n=2, seq=2)), n=2, execution="a", started_at=NOW, worker="w")
+    end = ended(make_work(), "a", JobState.SUCCEEDED, Outcome.SUCCEEDED)
+    assert merge(None, [start])["retries"] == 1
+    assert merge(merge(None, [start]), [end]) == merge(None, [start, end])
+    assert "retries" not in merge(None, [start, end])
+
+
+def test_an_event_that_claims_a_refusal_takes_no_job_s_place() -> None:
+    """Only a refusal's own document makes way; a job stays whatever state is said of it."""
+    odd = Moved(**about(make_work()), at=NOW, state=JobState.REJECTED)
+    start = Started(**about(make_work()), n=1, execution="a", started_at=NOW, worker="w")
+    document = merge(None, [start, odd])
+    assert merge(document, [start]) == document
+
+
 @pytest.mark.parametrize("state", sorted(FINAL - {JobState.REJECTED, JobState.DUPLICATE, JobState.EXPIRED}))
 def test_a_document_has_the_fields_of_the_contract(state: JobState) -> None:
     """Everything that operators' queries rely on is there, whatever the end."""

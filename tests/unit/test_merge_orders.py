@@ -20,7 +20,7 @@ from tests.unit.samples import NOW, make_work
 from tests.unit.world import KINDS, played
 
 #: What the first recorded end of a run says of the job.
-OF_THE_END = ("state", "finished_at", "result", "error")
+OF_THE_END = ("state", "seq", "finished_at", "result", "error")
 #: What follows from the first recorded acceptance.
 OF_THE_ACCEPTANCE = ("accepted_at", "wait_ms")
 
@@ -87,9 +87,9 @@ def test_of_two_acceptances_the_first_recorded_gives_the_time(acts: Any, data: s
 
 
 def assert_ended_by(document: Document, end: Ended | Moved) -> None:
-    """State, time, error and result are those of this end, whole: never a mixture of two."""
+    """State, step, time, error and result are those of this end, whole: never a mixture of two."""
     at = end.finished_at if isinstance(end, Ended) else end.at
-    assert (document["state"], document["finished_at"]) == (end.state, at)
+    assert (document["state"], document["seq"], document["finished_at"]) == (end.state, end.seq, at)
     assert document.get("error") == (end.error.model_dump(exclude_none=True) if end.error else None)
     assert ("result" in document) is (end.state is JobState.SUCCEEDED)
     assert document.get("result") == getattr(end, "result", None)
