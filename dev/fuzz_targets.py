@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
@@ -168,13 +169,13 @@ def _check_redaction(body: bytes) -> None:
         value = json.loads(cleaned)
     except (ValueError, RecursionError):
         return
-    must(not _strings_hold_a_key(value), "the redacted body, read as JSON, holds a key")
+    must(not _strings_hold_a_key(value), "the redacted body, read as JSON, holds the key")
 
 
 def _strings_hold_a_key(value: Any) -> bool:
     found, level = False, [value]
     while level and not found:
-        found = any(KEY in text for text in level if isinstance(text, str))
+        found = any(KEY in reading for text in level if isinstance(text, str) for reading in _readings(text))
         names = [name for item in level if isinstance(item, dict) for name in item]
         level = names + [
             inner
@@ -183,6 +184,16 @@ def _strings_hold_a_key(value: Any) -> bool:
             for inner in (item.values() if isinstance(item, dict) else item)
         ]
     return found
+
+
+def _readings(text: str) -> Iterator[str]:
+    """A text, and what it is where it was taken from JSON within JSON."""
+    for _ in range(4):
+        yield text
+        try:
+            text = json.loads(f'"{text}"')
+        except ValueError:
+            return
 
 
 def _check_admitted(message: Submission, record: keys.KeyRecord, admitted: Admitted) -> None:

@@ -183,7 +183,7 @@ def _without_keys(data: bytes) -> bytes:
 def _unescaped(data: bytes) -> bytes:
     """``data`` with JSON's escapes of letters and digits undone, which would hide a key; also in JSON within JSON."""
     for _ in range(_ESCAPED_WITHIN):
-        if b"u00" not in data:
+        if b"\\u00" not in data:
             break
         data, found = _ESCAPED.subn(_unescape, data)
         if not found:
