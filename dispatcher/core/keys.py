@@ -102,11 +102,21 @@ def split_type_pattern(pattern: str) -> tuple[str, ...]:
 
 def type_matches(pattern: tuple[str, ...], words: tuple[str, ...]) -> bool:
     """Whether a type's words match a pattern's, as a topic exchange would say."""
-    if not pattern:
-        return not words
-    if pattern[0] == "#":
-        return type_matches(pattern[1:], words) or (bool(words) and type_matches(pattern, words[1:]))
-    return bool(words) and pattern[0] in ("*", words[0]) and type_matches(pattern[1:], words[1:])
+    # how much of the pattern may be used up by the words so far; trying each # apart would take for ever
+    places = _past_any_number(pattern, {0})
+    for word in words:
+        following = {at for at in places if at < len(pattern) and pattern[at] == "#"}
+        following |= {at + 1 for at in places if at < len(pattern) and pattern[at] in ("*", word)}
+        places = _past_any_number(pattern, following)
+    return len(pattern) in places
+
+
+def _past_any_number(pattern: tuple[str, ...], places: set[int]) -> set[int]:
+    """These places, and those behind each ``#`` that stands at one of them, for it may be no word at all."""
+    for at, part in enumerate(pattern):
+        if part == "#" and at in places:
+            places.add(at + 1)
+    return places
 
 
 def checksum(text: str) -> str:
