@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,6 +35,7 @@ def _progress() -> Callable[[str], None]:
 
 
 def _one(scenario: Scenario, folder: Path) -> Outcome:
+    logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
     quiet = {"log": lambda _: None}
     with (
         LocalRabbit(folder / "rabbitmq", **quiet) as rabbit,
@@ -50,7 +52,7 @@ def _one(scenario: Scenario, folder: Path) -> Outcome:
 @click.option("--faults", default=",".join(GROUPS), show_default=True, help="Which sorts of faults, by commas.")
 @click.option("--gap", default=5.0, show_default=True, help="Seconds between faults, on average.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document a run instead of ledgers.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Copy logs and the handlers' lines here at a failure.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Move logs and the handlers' lines here.")
 def main(
     seed: int, seeds: str | None, jobs: int, rate: float, faults: str, gap: float, as_json: bool, keep: Path | None
 ) -> None:
@@ -68,9 +70,10 @@ def main(
 def _all(scenarios: Iterable[Scenario], as_json: bool, keep: Path | None) -> Iterable[Outcome]:
     for scenario in scenarios:
         with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
+            (folder / "run").mkdir()
             outcome = _one(scenario, folder)
             print(json.dumps(report.figures(outcome)) if as_json else report.show(outcome) + "\n", flush=True)
-            if keep is not None and not outcome.clean:
+            if keep is not None:
                 (folder / "run").rename(_fresh(keep, scenario.seed))
         yield outcome
 

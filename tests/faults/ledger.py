@@ -60,6 +60,8 @@ class Evidence:
     scrapes: list[Scrape] = field(default_factory=list)
     faults: list[Happened] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
+    #: Publishes that the publisher sent again because it never heard of them.
+    published_again: int = 0
     #: What the harness itself saw go wrong.
     notes: list[str] = field(default_factory=list)
     #: Whether jobs that kill their process were published.
@@ -93,6 +95,13 @@ class Evidence:
         for job_id, job in self.published.jobs.items():
             if job_id in self.by_id:
                 yield job, self.by_id[job_id]
+
+    def accepted(self) -> int | None:
+        """How many messages intake accepted; None where an intake died with its count."""
+        intakes = [scrape.counters for scrape in self.scrapes if scrape.kind == "intake"]
+        if not intakes or any(death.member.startswith("intake") for death in self.deaths):
+            return None
+        return sum(counters["jobs_accepted", ""] for counters in intakes)
 
     def extras(self) -> list[Execution]:
         """Executions that ended although an earlier one of the same step did."""
@@ -271,15 +280,13 @@ def _worker_metrics(e: Evidence, scrape: Scrape) -> list[str]:
 
 def _intake_metrics(e: Evidence) -> list[str]:
     """What the living intakes accepted: every job, and doubles only where something may have been repeated."""
-    intakes = [s.counters for s in e.scrapes if s.kind == "intake"]
-    refused = sum(n for counters in intakes for (name, _), n in counters.items() if name == "jobs_refused")
-    accepted = sum(counters["jobs_accepted", ""] for counters in intakes)
+    counters = [s.counters for s in e.scrapes if s.kind == "intake"]
+    refused = sum(n for counts in counters for (name, _), n in counts.items() if name == "jobs_refused")
     found = [f"{refused} refused"] if refused else []
-    if not intakes or any(death.member.startswith("intake") for death in e.deaths):
-        return found
+    accepted, documents = e.accepted(), len(e.documents)
     doubles = any(fault.excuses for fault in e.faults)
-    if accepted < len(e.documents) or (accepted > len(e.documents) and not doubles):
-        found.append(f"{accepted} accepted, {len(e.documents)} documents")
+    if accepted is not None and (accepted < documents or (accepted > documents and not doubles)):
+        found.append(f"{accepted} accepted, {documents} documents")
     return found
 
 

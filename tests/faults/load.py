@@ -37,6 +37,12 @@ class Load:
         """How long publishing takes at least."""
         return len(self._plan) / self._rate
 
+    @property
+    def published_again(self) -> int:
+        """Publishes that the client sent again because it never heard of them."""
+        publisher = self._client._publisher
+        return publisher.unknown if publisher is not None else 0
+
     async def publish(self) -> None:
         """Publish the plan, however long the broker is away; returns when of each job something is known."""
         loop = asyncio.get_running_loop()

@@ -11,6 +11,8 @@ from schemas import PRIORITIES
 
 #: Length of a job in milliseconds, and how often it occurs: mostly short, so that a worker's 100 places suffice.
 LENGTHS = {1: 400, 5: 250, 20: 200, 100: 120, 1_000: 25, 10_000: 4, 60_000: 1}
+#: Longest job of a kind that is executed several times, in milliseconds: a run must end some time.
+LONGEST_REPEATED = 1_000
 #: The same without the longest, for runs that must end soon.
 SHORT_LENGTHS = {1: 400, 5: 250, 20: 200, 100: 120, 1_000: 10}
 #: Parts of each kind. Poison jobs are asked for.
@@ -69,6 +71,8 @@ def delayed_job(job_id: str, seconds: float) -> Job:
 def _job(job_id: str, kind: str, rng: random.Random, lengths: Mapping[int, int]) -> Job:
     (ms,) = rng.choices(list(lengths), list(lengths.values()))
     payload, state, steps, fields = _KINDS[kind](rng)
+    if len(steps) > 1:
+        ms = min(ms, LONGEST_REPEATED)
     return Job(job_id, f"chaos.{kind}", {"ms": ms} | payload, rng.choice(PRIORITIES), state, steps, fields)
 
 

@@ -85,7 +85,7 @@ async def run(
     async with _stage(scenario, rabbit, mongo, folder) as (scene, load, watching):
         trouble = Trouble(scene, make_schedule(scenario.seed, chosen(scenario.groups), load.seconds, scenario.gap))
         settling = Settling(scene, load.published, folder / "executions", scenario.patience)
-        telling = asyncio.create_task(_tell(progress, load, trouble, settling))
+        telling = asyncio.create_task(_tell(progress, folder / "progress.log", load, trouble, settling))
         await asyncio.gather(load.publish(), trouble.make())
         published_at = time.time()
         leftovers, notes = await settling.wait()
@@ -95,6 +95,7 @@ async def run(
             published=load.published,
             executions=read_executions(folder / "executions"),
             documents=list(scene.installation.db.jobs.find()),
+            published_again=load.published_again,
             transitions=await asyncio.to_thread(watching.stop),
             statistics=await asyncio.to_thread(_statistics, scene.installation),
             parked=parked,
@@ -142,7 +143,8 @@ async def _stage(
             Client(amqp.url(rabbit.url), key, prefix=prefix, timeout=CONFIRM_TIMEOUT)
         )
         plan = make_plan(scenario.jobs, scenario.seed, lengths=scenario.lengths, weights=scenario.weights)
-        yield Scene(rabbit, mongo, amqp, database, fleet, installation), Load(client, plan, scenario.rate), watching
+        load = Load(client, plan, scenario.rate)
+        yield Scene(rabbit, mongo, amqp, database, fleet, installation, load.one), load, watching
     await asyncio.to_thread(installation.remove)
 
 
@@ -178,12 +180,16 @@ def _statistics(installation: Installation) -> dict[str, Any]:
     return found
 
 
-async def _tell(progress: Progress, load: Load, trouble: Trouble, settling: Settling) -> None:
-    """A line a second of how far it is."""
-    while True:
-        published = load.published
-        progress(
-            f"published {len(published.attempted)}, acknowledged {len(published.acknowledged)}, "
-            f"final {settling.final}, faults {len(trouble.happened)}"
-        )
-        await asyncio.sleep(1)
+async def _tell(progress: Progress, log: Path, load: Load, trouble: Trouble, settling: Settling) -> None:
+    """A line a second of how far it is, told and kept."""
+    published = load.published
+    with log.open("a") as file:
+        while True:
+            await asyncio.to_thread(settling.look)
+            line = (
+                f"published {len(published.attempted)}, acknowledged {len(published.acknowledged)}, "
+                f"final {settling.final}, faults {len(trouble.happened)} {' '.join(trouble.under_way)}"
+            )
+            progress(line)
+            print(f"{time.time():.1f} {line}", file=file, flush=True)
+            await asyncio.sleep(1)

@@ -28,16 +28,20 @@ class Planned:
 
 
 def make_schedule(seed: int, faults: Sequence[Fault], seconds: float, gap: float) -> list[Planned]:
-    """Faults at random moments, ``gap`` seconds apart on average, the first soon; some of them in pairs."""
+    """Faults at random moments, some of them in pairs.
+
+    Between the end of one, with what follows from it, and the next there are ``gap`` seconds on average: services
+    that are never up would show nothing.
+    """
     rng = random.Random(f"schedule {seed}")
     planned: list[Planned] = []
-    at = rng.uniform(1, 1 + gap)
+    at = rng.uniform(0, gap)
     while faults and at < seconds:
         moments = [at, at + rng.uniform(0, APART)] if rng.random() < TOGETHER else [at]
         for moment in moments:
             fault, target, lasts = pick(rng, tuple(faults))
             planned.append(Planned(moment, fault, target, lasts))
-        at += rng.expovariate(1 / gap)
+        at = max(p.at + p.lasts + p.fault.recovers for p in planned[-len(moments) :]) + rng.expovariate(1 / gap)
     return planned
 
 
@@ -49,6 +53,8 @@ class Trouble:
         self._schedule = schedule
         self._targets: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.happened: list[Happened] = []
+        #: Names of the faults that last now.
+        self.under_way: list[str] = []
 
     async def make(self) -> None:
         """All of the schedule; returns when the last fault is undone."""
@@ -60,8 +66,9 @@ class Trouble:
     async def _one(self, began: float, planned: Planned) -> None:
         await asyncio.sleep(max(began + planned.at - asyncio.get_running_loop().time(), 0))
         async with self._targets[planned.target]:
-            at = time.time()
-            async with planned.fault.act(self._scene, planned.target):
+            fault, at = planned.fault, time.time()
+            self.under_way.append(fault.name)
+            async with fault.act(self._scene, planned.target):
                 await asyncio.sleep(planned.lasts)
-            fault = planned.fault
+            self.under_way.remove(fault.name)
             self.happened.append(Happened(fault.name, planned.target, at, time.time(), fault.excuses))

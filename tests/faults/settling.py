@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
+import pymongo
 from pymongo.errors import PyMongoError
 
 from dispatcher.core.lifecycle import FINAL
@@ -44,14 +46,18 @@ class Settling:
                 return left, [f"nothing moved for {self._patience:g} s: {open_jobs} jobs are not final, left {left}"]
             await asyncio.sleep(EVERY)
 
+    def look(self) -> dict[str, int]:
+        """Documents by state; none where MongoDB is away."""
+        jobs = self._scene.installation.db.jobs
+        counts: dict[str, int] = {}
+        with contextlib.suppress(PyMongoError), pymongo.timeout(5):
+            counts = {row["_id"]: row["count"] for row in jobs.aggregate([{"$sortByCount": "$state"}])}
+            self.final = sum(n for state, n in counts.items() if state in FINAL)
+        return counts
+
     def _look(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
         """Jobs that are not final, messages left, and everything that moves while there is progress."""
-        jobs = self._scene.installation.db.jobs
-        try:
-            counts = {row["_id"]: row["count"] for row in jobs.aggregate([{"$sortByCount": "$state"}])}
-        except PyMongoError:
-            return 1, {}, (0,)
-        self.final = sum(n for state, n in counts.items() if state in FINAL)
+        counts = self.look()
         written = self._executions.stat().st_size if self._executions.exists() else 0
         waiting = sum(counts.values()) - self.final
         missing = max(len(self._published.acknowledged) - sum(counts.values()), 0)
