@@ -155,7 +155,7 @@ async def _memory_alarm(scene: Scene, target: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _disk_alarm(scene: Scene, target: str) -> AsyncIterator[None]:
-    await asyncio.to_thread(scene.rabbit.ctl, "set_disk_free_limit", "1000TB")
+    await asyncio.to_thread(scene.rabbit.ctl, "set_disk_free_limit", "100000GB")
     yield
     await asyncio.to_thread(scene.rabbit.ctl, "set_disk_free_limit", "200MB")
 

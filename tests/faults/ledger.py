@@ -110,13 +110,25 @@ class Evidence:
             found += [e for e in executions if e.ended is not None][1:]
         return found
 
-    def explain(self, extra: Execution) -> str | None:
+    def cause(self, extra: Execution) -> Happened | None:
         """The nearest fault before an extra execution that came after its job's publish, or None."""
         published = self.published.attempted.get(extra.job, 0.0)
         causes = [f for f in self.faults if f.excuses and f.began <= extra.started and f.ended >= published]
-        if causes:
-            return max(causes, key=lambda f: f.began).name
+        return max(causes, key=lambda f: f.began, default=None)
+
+    def explain(self, extra: Execution) -> str | None:
+        """What an extra execution is counted to."""
+        if cause := self.cause(extra):
+            return cause.name
         return UNKNOWN_PUBLISH if extra.job in self.published.unknown else None
+
+    def phase(self, extra: Execution) -> str:
+        """Where the step's first complete execution stood when the fault came that explains the extra one."""
+        cause = self.cause(extra)
+        first = next(x for x in self.steps[extra.step] if x.ended is not None)
+        if cause is None or first.started >= cause.began:
+            return "not begun"
+        return "running" if first.ended is None or first.ended >= cause.began else "ended"
 
 
 def lost(e: Evidence) -> list[str]:

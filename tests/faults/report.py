@@ -41,6 +41,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "extra": sum(extras.values()),
         "extra_by_fault": dict(extras),
         "extra_per_fault": {name: round(n / faults[name], 2) for name, n in extras.items() if faults[name]},
+        "extra_first_was": dict(Counter(f"{e.explain(x)}: {e.phase(x)}" for x in e.extras())),
         "parked_twice": len(e.parked) - len(set(e.parked)),
         "discrepancies": {name: len(found) for name, found in outcome.discrepancies.items()},
         "examples": {name: found[:SHOWN] for name, found in outcome.discrepancies.items() if found},
@@ -63,6 +64,7 @@ def show(outcome: Outcome) -> str:
         ("executions", f"{f['executions']} of {f['steps']} steps, {f['interrupted']} interrupted"),
         ("extra executions", f"{f['extra']}: {_counts(f['extra_by_fault'])}"),
         ("extra a fault", _counts(f["extra_per_fault"])),
+        ("  first execution was", _counts(f["extra_first_was"])),
         ("parked twice", f["parked_twice"]),
     ]
     rows += [(name, _found(found)) for name, found in outcome.discrepancies.items()]

@@ -103,7 +103,7 @@ async def run(
             scrapes=await asyncio.to_thread(scrape, scene.fleet),
             faults=trouble.happened,
             deaths=scene.fleet.deaths,
-            notes=notes,
+            notes=trouble.failed + notes,
             poison=bool(scenario.weights.get("poison")),
         )
         settled_after = time.time() - published_at

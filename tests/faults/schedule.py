@@ -53,6 +53,8 @@ class Trouble:
         self._schedule = schedule
         self._targets: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.happened: list[Happened] = []
+        #: What went wrong with a fault itself.
+        self.failed: list[str] = []
         #: Names of the faults that last now.
         self.under_way: list[str] = []
 
@@ -68,7 +70,10 @@ class Trouble:
         async with self._targets[planned.target]:
             fault, at = planned.fault, time.time()
             self.under_way.append(fault.name)
-            async with fault.act(self._scene, planned.target):
-                await asyncio.sleep(planned.lasts)
+            try:
+                async with fault.act(self._scene, planned.target):
+                    await asyncio.sleep(planned.lasts)
+            except Exception as error:  # the run goes on, so that everything else is still compared
+                self.failed.append(f"{fault.name} of {planned.target}: {type(error).__name__}: {error}")
             self.under_way.remove(fault.name)
             self.happened.append(Happened(fault.name, planned.target, at, time.time(), fault.excuses))
