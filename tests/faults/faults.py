@@ -212,7 +212,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("slice to mongo", "proxy", ("to mongo",), _slice, (1.0, 5.0), excuses=False, weight=0.5),
     Fault("memory alarm", "alarms", ("broker",), _memory_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
     Fault("disk alarm", "alarms", ("broker",), _disk_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
-    Fault("freeze worker", "freeze", WORKERS, _freeze, (3 * HEARTBEAT, 5 * HEARTBEAT), excuses=True),
+    Fault("freeze worker", "freeze", WORKERS, _freeze, (3 * HEARTBEAT, 4 * HEARTBEAT), excuses=True),
     Fault("delete queue", "queues", ("broker",), _delete_queue, (0.0, 2.0), excuses=False, recovers=4.0),
     Fault("cancel consumer", "queues", ("broker",), _cancel_consumer, (0.0, 2.0), excuses=True, recovers=4.0),
 )

@@ -59,20 +59,20 @@ async def check(
 
 async def test_processes(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Intakes, workers, the recorder and the scheduler are killed at 250 jobs/s."""
-    outcome = await check(started, tmp_path, capsys, 5_000, 250, 1.0, "workers")
+    outcome = await check(started, tmp_path, capsys, 4_000, 250, 1.0, "workers")
     assert sum(outcome.killed.values()) >= 3
 
 
 async def test_servers(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """RabbitMQ and MongoDB are killed and come back, at 100 jobs/s; no service ends by itself."""
-    await check(started, tmp_path, capsys, 2_500, 100, 2.0, "broker", "mongo")
+    await check(started, tmp_path, capsys, 1_500, 100, 2.0, "broker", "mongo")
 
 
 async def test_network(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Connections are cut, reset, slow, cut into slices or silent; alarms; queues are deleted."""
-    await check(started, tmp_path, capsys, 2_500, 125, 1.0, "proxy", "alarms", "queues")
+    await check(started, tmp_path, capsys, 2_000, 125, 1.0, "proxy", "alarms", "queues")
 
 
 async def test_freeze(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A worker stands still for longer than its heartbeat."""
-    await check(started, tmp_path, capsys, 1_000, 60, 1.0, "freeze")
+    await check(started, tmp_path, capsys, 300, 60, 1.0, "freeze")
