@@ -3,7 +3,7 @@
 # AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check fuzz bench lock clean
+.PHONY: help install demo up test chaos check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -23,6 +23,9 @@ up: install ## start servers and every service in the foreground, until Ctrl-C (
 
 test: install ## run all tests, on real servers
 	@$(BIN)/python -m dev.test $(ARGS)
+
+chaos: install ## publish 100,000 jobs while everything is killed, cut off and frozen; print the ledger
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 check: install ## lint, types, import rules and unit tests: under a minute, no server
 	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)

@@ -86,6 +86,16 @@ class ServerProcess:
         return "\n".join(_tail(path, lines) for path in (self.output, *more) if path.is_file())
 
 
+def guarded(process: subprocess.Popen[bytes]) -> None:
+    """Have a process, which leads its own process group, killed with its group when this one is gone."""
+    _guard.watch(process.pid)
+
+
+def unguarded(process: subprocess.Popen[bytes]) -> None:
+    """It has ended."""
+    _guard.forget(process.pid)
+
+
 class _Guard:
     """The feeder's side of dev.guard: one guard for each process that starts servers."""
 

@@ -1,11 +1,18 @@
-"""A TCP proxy for tests: between a client and a server, it can cut, refuse and go silent."""
+"""A TCP proxy for tests: between a client and a server, it can cut, reset, refuse, delay, slice and go silent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import socket
+import struct
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+#: Odd pieces at the beginning of what was read at once, and their size in bytes at most.
+_SLICES = 8
+_SLICE_BYTES = 7
 
 
 class Proxy:
@@ -15,12 +22,17 @@ class Proxy:
         self._host, self._target = host, port
         self._server: Any = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._far: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         #: While true, new connections are closed at once.
         self.refusing = False
         #: Connections taken so far, refused ones too.
         self.taken = 0
+        #: Seconds that everything is held back, in either direction; what follows waits behind it.
+        self.delay = 0.0
+        #: While true, what is handed on begins with pieces of 1 to 7 bytes, so that few frames arrive whole.
+        self.slicing = False
         self.port = 0
 
     @classmethod
@@ -51,11 +63,19 @@ class Proxy:
         return len(self._connections)
 
     def cut(self) -> int:
-        """Break every connection with a reset; returns how many."""
+        """Break every connection; returns how many."""
         for task, writer in self._connections.items():
             writer.transport.abort()
             task.cancel()
         return len(self._connections)
+
+    def reset(self) -> int:
+        """Break every connection with a TCP reset, on both sides, without what is still on its way; how many."""
+        now = struct.pack("ii", 1, 0)  # close at once, and say so by a reset
+        for writer in [*self._connections.values(), *self._far]:
+            if (sock := writer.get_extra_info("socket")) is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        return self.cut()
 
     def stall(self) -> None:
         """Forward nothing more, in either direction, but keep connections open and take new ones."""
@@ -79,6 +99,7 @@ class Proxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(self._host, self._target)
+        self._far.add(far_writer)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._copy(reader, far_writer))
@@ -86,11 +107,28 @@ class Proxy:
         except* OSError:
             pass
         finally:
+            self._far.discard(far_writer)
             far_writer.transport.abort()
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(65_536):
+            if self.delay:
+                await asyncio.sleep(self.delay)
             await self._flowing.wait()
-            sink.write(data)
+            if self.slicing:
+                await self._in_slices(data, sink)
+            else:
+                sink.write(data)
             await sink.drain()
         raise ConnectionResetError("the other side closed")
+
+    async def _in_slices(self, data: bytes, sink: asyncio.StreamWriter) -> None:
+        """Some odd pieces, each a segment of its own; the rest whole, so that a connection is slow but not dead."""
+        at = 0
+        for _ in range(_SLICES):
+            size = random.randint(1, _SLICE_BYTES)
+            sink.write(data[at : at + size])
+            await sink.drain()
+            await asyncio.sleep(0)  # the other connections, and the other end, get their turn in between
+            at += size
+        sink.write(data[at:])

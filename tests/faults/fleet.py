@@ -1,73 +1,177 @@
-"""Services as processes of their own, which a test can kill and start again."""
+"""Services as processes of their own, several of a kind, which can be killed, frozen and started again."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-#: The command of each member.
+from dev.process import free_ports, guarded, unguarded
+
+ROOT = Path(__file__).parents[2]
+#: The command of each kind.
 COMMANDS = {
     "intake": ["run", "intake"],
     "recorder": ["run", "recorder"],
     "scheduler": ["run", "scheduler"],
     "worker": ["worker", "tests.faults.handlers:jobs"],
 }
+#: The usual fleet: two of what may be several.
+MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "intake-2", "worker-1", "worker-2")
+#: Seconds that a service gets to end when the fleet does.
+GRACE = 20.0
+#: Seconds between two looks for processes that ended by themselves.
+WATCH = 0.1
+
+
+@dataclass
+class Death:
+    """A process that did not live to the end: of whom, when (seconds since the epoch), and whether we killed it."""
+
+    member: str
+    pid: int
+    at: float
+    ours: bool
+    code: int = -signal.SIGKILL
+
+
+@dataclass
+class Member:
+    """One service and its present process; ``port`` is that of its probes and metrics."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    #: Between a kill of ours and the start after it.
+    away: bool = False
+    pids: list[int] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """Which service it is."""
+        return self.name.partition("-")[0]
+
+    @property
+    def pid(self) -> int:
+        """The present process."""
+        assert self.process is not None
+        return self.process.pid
 
 
 class Fleet:
-    """One process a service; their logs are kept in a folder."""
+    """Use it as ``async with Fleet(environment, folder, members) as fleet``; logs are kept in the folder.
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        self._environment = os.environ | dict(environment)
+    What ends by itself is started again and counted apart (`deaths`, with ``ours`` false).
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path, members: Sequence[str] = MEMBERS) -> None:
+        self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment)
         self._folder = folder
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        #: How often each was killed.
-        self.kills: dict[str, int] = dict.fromkeys(COMMANDS, 0)
+        ports = free_ports(members)
+        self.members = {name: Member(name, ports[name]) for name in members}
+        self.deaths: list[Death] = []
+        #: Members that did not end within their grace when they were told to.
+        self.stubborn: list[str] = []
+        self._watch: asyncio.Task[None] | None = None
 
-    def start(self, *names: str) -> None:
-        """Start services."""
-        for name in names:
-            with (self._folder / f"{name}.log").open("ab") as log:
-                self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "dispatcher.cli.main", *COMMANDS[name]],
-                    env=self._environment,
-                    stderr=log,
-                    stdout=log,
-                )
+    def of_kind(self, kind: str) -> list[Member]:
+        """The members of one kind."""
+        return [member for member in self.members.values() if member.kind == kind]
+
+    def start(self, name: str) -> None:
+        """Start a member's process."""
+        member = self.members[name]
+        with self.log_file(name).open("ab") as log:
+            member.process = subprocess.Popen(
+                [sys.executable, "-m", "dispatcher.cli.main", *COMMANDS[member.kind]],
+                env=self._environment | {"DISPATCHER_HTTP__PORT": str(member.port)},
+                cwd=ROOT,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+        guarded(member.process)
+        member.pids.append(member.pid)
+        member.away = False
 
     def kill(self, name: str) -> None:
-        """``kill -9``, then start it again."""
-        process = self._processes[name]
-        assert process.poll() is None, f"{name} had ended by itself: {self.log(name)[-2000:]}"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        self.kills[name] += 1
-        self.start(name)
+        """``kill -9`` of the one process; its children have to notice by themselves."""
+        member = self.members[name]
+        assert member.process is not None
+        member.away = True
+        ours = member.process.poll() is None
+        member.process.kill()
+        member.process.wait()
+        unguarded(member.process)
+        self.deaths.append(Death(name, member.pid, time.time(), ours=ours))
 
-    def ended(self) -> list[str]:
-        """Services that ended by themselves."""
-        return [name for name, process in self._processes.items() if process.poll() is not None]
+    def freeze(self, name: str) -> None:
+        """SIGSTOP."""
+        os.kill(self.members[name].pid, signal.SIGSTOP)
 
-    def log(self, name: str) -> str:
-        """What a service logged, over all its lives."""
-        return (self._folder / f"{name}.log").read_text(errors="replace")
+    def thaw(self, name: str) -> None:
+        """SIGCONT."""
+        os.kill(self.members[name].pid, signal.SIGCONT)
 
-    def __enter__(self) -> Fleet:
+    def killed(self) -> dict[str, int]:
+        """How often each kind was killed by us."""
+        counts = dict.fromkeys(COMMANDS, 0)
+        for death in self.deaths:
+            counts[death.member.partition("-")[0]] += death.ours
+        return counts
+
+    def log_file(self, name: str) -> Path:
+        """Where a member writes, over all its lives."""
+        return self._folder / f"{name}.log"
+
+    def complaints(self, most: int = 15) -> list[str]:
+        """The members' lines of level error, and tracebacks' last lines, for a report of what failed."""
+        found: list[str] = []
+        for name in self.members:
+            lines = self.log_file(name).read_text(errors="replace").splitlines()
+            bad = [line for line in lines if re.search(r'"level": ?"error"|^\w*Error\b|Traceback', line)]
+            found += [f"{name}: {line[:400]}" for line in bad[-most:]]
+        return found
+
+    async def _watching(self) -> None:
+        while True:
+            for member in self.members.values():
+                code = None if member.away or member.process is None else member.process.poll()
+                if code is not None:
+                    self.deaths.append(Death(member.name, member.pid, time.time(), ours=False, code=code))
+                    self.start(member.name)
+            await asyncio.sleep(WATCH)
+
+    async def __aenter__(self) -> Fleet:
+        for name in self.members:
+            self.start(name)
+        self._watch = asyncio.create_task(self._watching(), name="fleet")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for process in self._processes.values():
+    async def __aexit__(self, *_: Any) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        running = [(name, member.process) for name, member in self.members.items() if member.process is not None]
+        for _, process in running:
+            process.send_signal(signal.SIGCONT)
             process.terminate()
-        for process in self._processes.values():
+        deadline = time.monotonic() + GRACE
+        for name, process in running:
             try:
-                process.wait(15)
+                process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
+                self.stubborn.append(name)
                 process.kill()
                 process.wait()
+            unguarded(process)

@@ -5,19 +5,52 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 from consumers import Context, Registry, Retry, Snooze
+from schemas import WorkMessage
+from tests.faults.executions import LEDGER_VARIABLE
 
 jobs = Registry()
 
-#: One line per start or end; lines this short are written whole by O_APPEND.
-LEDGER_VARIABLE = "TEST_LEDGER"
+
+def _telling(decode: Callable[[bytes], WorkMessage]) -> Callable[[bytes], WorkMessage]:
+    """Put the number of a step in its run, from 1, into its payload.
+
+    A handler is not told it otherwise, and without it nobody could say whether a job that snoozes was executed once
+    too often. The payload reaches a handler wherever it runs, in a child process too.
+    """
+
+    def told(body: bytes) -> WorkMessage:
+        work = decode(body)
+        work.payload["seq"] = work.seq
+        return work
+
+    return told
 
 
-def note(ctx: Context, what: str) -> None:
-    """Write one line."""
-    line = json.dumps({"id": ctx.id, "run": ctx.run, "n": ctx.attempt, "execution": ctx.execution, "what": what})
+# in a worker's process and its children alone: this module is loaded as their handlers, and imported nowhere else
+WorkMessage.decode = _telling(WorkMessage.decode)  # type: ignore[method-assign, assignment]
+
+
+def snoozes_before(payload: dict[str, Any], ctx: Context) -> int:
+    """How often the job was put off before this execution: each step of a run is an attempt or a snooze."""
+    return int(payload["seq"]) - ctx.attempt
+
+
+def worker_pid() -> int:
+    """The worker's process, from itself or from a child of it."""
+    return os.getppid() if "consumers.child" in sys.modules else os.getpid()
+
+
+def note(payload: dict[str, Any], ctx: Context, what: str) -> None:
+    """Write one line: which step, in which worker, when (seconds since the epoch)."""
+    step = {"id": ctx.id, "run": ctx.run, "n": ctx.attempt, "k": snoozes_before(payload, ctx)}
+    line = json.dumps(step | {"execution": ctx.execution, "what": what, "at": time.time(), "worker": worker_pid()})
     descriptor = os.open(os.environ[LEDGER_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(descriptor, line.encode() + b"\n")
@@ -25,48 +58,56 @@ def note(ctx: Context, what: str) -> None:
         os.close(descriptor)
 
 
+async def _work(payload: dict[str, Any], ctx: Context) -> None:
+    note(payload, ctx, "start")
+    await asyncio.sleep(payload["ms"] / 1000)
+    note(payload, ctx, "end")
+
+
 @jobs.handler("chaos.plain")
 async def plain(payload: dict[str, Any], ctx: Context) -> int:
-    """Works for some milliseconds."""
-    note(ctx, "start")
-    await asyncio.sleep(payload["ms"] / 1000)
-    note(ctx, "end")
+    """Works for ``ms`` milliseconds."""
+    await _work(payload, ctx)
     return ctx.attempt
 
 
-@jobs.handler("chaos.flaky", retry=Retry(base=0.25))
+@jobs.handler("chaos.flaky")
+@jobs.handler("chaos.delayed")
 async def flaky(payload: dict[str, Any], ctx: Context) -> int:
-    """Fails at its first attempts."""
-    note(ctx, "start")
+    """Fails at its first ``failures`` attempts; the message says how long to wait between them."""
+    await _work(payload, ctx)
     if ctx.attempt <= payload["failures"]:
-        note(ctx, "end")
         raise ConnectionError("not yet")
-    note(ctx, "end")
     return ctx.attempt
 
 
 @jobs.handler("chaos.hopeless", retry=Retry(max_attempts=2, base=0.25))
 async def hopeless(payload: dict[str, Any], ctx: Context) -> None:
     """Always fails."""
-    note(ctx, "start")
-    note(ctx, "end")
+    await _work(payload, ctx)
     raise ValueError("never")
 
 
 @jobs.handler("chaos.slow", timeout=0.3, retry=Retry(max_attempts=1))
 async def slow(payload: dict[str, Any], ctx: Context) -> None:
     """Runs out of time."""
-    note(ctx, "start")
+    note(payload, ctx, "start")
     try:
-        await asyncio.sleep(30)
+        await asyncio.sleep(3600)
     finally:
-        note(ctx, "end")
+        note(payload, ctx, "end")
 
 
 @jobs.handler("chaos.snooze")
 async def snooze(payload: dict[str, Any], ctx: Context) -> None:
-    """Puts itself off now and then (one execution in two, by its random id)."""
-    note(ctx, "start")
-    note(ctx, "end")
-    if int(ctx.execution[-1], 16) % 2:
-        raise Snooze(0.25)
+    """Puts itself off ``snoozes`` times for ``seconds``, counted by its step, so that a repeated one is the same."""
+    await _work(payload, ctx)
+    if snoozes_before(payload, ctx) < payload["snoozes"]:
+        raise Snooze(payload["seconds"])
+
+
+@jobs.handler("chaos.poison")
+async def poison(payload: dict[str, Any], ctx: Context) -> None:
+    """Kills its process, every time."""
+    note(payload, ctx, "start")
+    os.kill(os.getpid(), signal.SIGKILL)

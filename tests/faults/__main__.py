@@ -1,0 +1,87 @@
+"""`make chaos`: a long run on servers that it starts itself; the ledger is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from dev.mongo import LocalMongo
+from dev.rabbit import LocalRabbit
+from dev.runs import run_folder
+from dev.signals import ending_unwinds
+from tests.faults import report
+from tests.faults.faults import GROUPS
+from tests.faults.run import Outcome, Scenario, run
+
+DATA = Path(".servers")
+
+
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def _progress() -> Callable[[str], None]:
+    """A line that is written over, on a terminal; else nothing."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    return lambda text: print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _one(scenario: Scenario, folder: Path) -> Outcome:
+    logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
+    quiet = {"log": lambda _: None}
+    with (
+        LocalRabbit(folder / "rabbitmq", **quiet) as rabbit,
+        LocalMongo(folder / "mongo", cache=DATA / "cache", **quiet) as mongo,
+    ):
+        return asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress()))
+
+
+@click.command()
+@click.option("--seed", type=int, default=1, show_default=True, help="Chooses jobs and faults.")
+@click.option("--seeds", help="Several runs, for example 1-10; a table at the end.")
+@click.option("--jobs", default=100_000, show_default=True, help="How many are published.")
+@click.option("--rate", default=250.0, show_default=True, help="How many a second.")
+@click.option("--faults", default=",".join(GROUPS), show_default=True, help="Which sorts of faults, by commas.")
+@click.option("--gap", default=5.0, show_default=True, help="Seconds between faults, on average.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document a run instead of ledgers.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Move logs and the handlers' lines here.")
+def main(
+    seed: int, seeds: str | None, jobs: int, rate: float, faults: str, gap: float, as_json: bool, keep: Path | None
+) -> None:
+    """Publish jobs of every kind while servers and services are killed, cut off and frozen; nothing may be lost."""
+    groups = tuple(filter(None, faults.split(",")))
+    if unknown := set(groups) - set(GROUPS):
+        raise click.BadParameter(f"no faults {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    scenarios = [Scenario(number, jobs, rate, groups, gap) for number in (_seeds(seeds) if seeds else [seed])]
+    outcomes = list(_all(scenarios, as_json, keep))
+    if len(outcomes) > 1 and not as_json:
+        print(report.table(outcomes))
+    sys.exit(0 if all(outcome.clean for outcome in outcomes) else 1)
+
+
+def _all(scenarios: Iterable[Scenario], as_json: bool, keep: Path | None) -> Iterable[Outcome]:
+    for scenario in scenarios:
+        with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
+            (folder / "run").mkdir()
+            outcome = _one(scenario, folder)
+            print(json.dumps(report.figures(outcome)) if as_json else report.show(outcome) + "\n", flush=True)
+            if keep is not None:
+                (folder / "run").rename(_fresh(keep, scenario.seed))
+        yield outcome
+
+
+def _fresh(folder: Path, seed: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"seed-{seed}-{len(list(folder.iterdir()))}"
+
+
+if __name__ == "__main__":
+    main()

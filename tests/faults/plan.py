@@ -1,0 +1,130 @@
+"""Which jobs a run publishes, chosen by its seed, and what must become of each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from schemas import PRIORITIES
+
+#: Length of a job in milliseconds, and how often it occurs: mostly short, so that a worker's 100 places suffice.
+LENGTHS = {1: 400, 5: 250, 20: 200, 100: 120, 1_000: 25, 10_000: 4, 60_000: 1}
+#: Longest job of a kind that is executed several times, in milliseconds: a run must end some time.
+LONGEST_REPEATED = 1_000
+#: The same without the longest, for runs that must end soon.
+SHORT_LENGTHS = {1: 400, 5: 250, 20: 200, 100: 120, 1_000: 10}
+#: Parts of each kind. Poison jobs are asked for.
+WEIGHTS = {"plain": 76, "flaky": 10, "delayed": 3, "hopeless": 3, "slow": 2, "snooze": 6, "poison": 0}
+
+
+class Step(NamedTuple):
+    """One execution that a job is to have: its attempt, the snoozes before it, and how it ends in history."""
+
+    n: int
+    k: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job to publish, the steps that it takes, and the state in which it ends."""
+
+    id: str
+    type: str
+    payload: Mapping[str, Any]
+    priority: str
+    state: str
+    steps: tuple[Step, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Step:
+        """The step that ends it."""
+        return self.steps[-1]
+
+    def step(self, n: int, k: int) -> Step | None:
+        """The step of this attempt after so many snoozes."""
+        return next((step for step in self.steps if (step.n, step.k) == (n, k)), None)
+
+
+def make_plan(
+    count: int, seed: int, *, lengths: Mapping[int, int] = LENGTHS, weights: Mapping[str, int] = WEIGHTS
+) -> list[Job]:
+    """So many jobs of all kinds and priorities."""
+    rng = random.Random(seed)
+    kinds, parts = list(weights), list(weights.values())
+    return [_job(f"job-{index:06d}", rng.choices(kinds, parts)[0], rng, lengths) for index in range(count)]
+
+
+def plain_job(job_id: str, priority: str = "normal", **fields: Any) -> Job:
+    """A job of one millisecond."""
+    return Job(job_id, "chaos.plain", {"ms": 1}, priority, "succeeded", (Step(1, 0, "succeeded"),), fields)
+
+
+def delayed_job(job_id: str, seconds: float) -> Job:
+    """A job that fails once and is tried again after so many seconds."""
+    return Job(job_id, "chaos.delayed", {"ms": 1, "failures": 1}, "normal", *_fails(1, seconds))
+
+
+def _job(job_id: str, kind: str, rng: random.Random, lengths: Mapping[int, int]) -> Job:
+    (ms,) = rng.choices(list(lengths), list(lengths.values()))
+    payload, state, steps, fields = _KINDS[kind](rng)
+    if len(steps) > 1:
+        ms = min(ms, LONGEST_REPEATED)
+    return Job(job_id, f"chaos.{kind}", {"ms": ms} | payload, rng.choice(PRIORITIES), state, steps, fields)
+
+
+Made = tuple[dict[str, Any], str, tuple[Step, ...], dict[str, Any]]
+
+
+def _plain(rng: random.Random) -> Made:
+    return {}, "succeeded", (Step(1, 0, "succeeded"),), {}
+
+
+def _fails(failures: int, base: float) -> tuple[str, tuple[Step, ...], dict[str, Any]]:
+    steps = (*(Step(n, 0, "failed") for n in range(1, failures + 1)), Step(failures + 1, 0, "succeeded"))
+    return "succeeded", steps, {"retry": {"base": base, "factor": 1.0}}
+
+
+def _flaky(rng: random.Random) -> Made:
+    failures = rng.randint(1, 3)
+    return ({"failures": failures}, *_fails(failures, rng.choice([0.25, 0.5, 1.0])))
+
+
+def _delayed(rng: random.Random) -> Made:
+    return ({"failures": 1}, *_fails(1, rng.choice([2.0, 3.0, 5.0])))
+
+
+def _hopeless(rng: random.Random) -> Made:
+    return {}, "failed", (Step(1, 0, "failed"), Step(2, 0, "failed")), {}
+
+
+def _slow(rng: random.Random) -> Made:
+    attempts = rng.randint(1, 2)
+    steps = tuple(Step(n, 0, "timed_out") for n in range(1, attempts + 1))
+    return {}, "timed_out", steps, {"retry": {"max_attempts": attempts, "base": 0.25}}
+
+
+def _snooze(rng: random.Random) -> Made:
+    snoozes = rng.randint(1, 3)
+    steps = (*(Step(1, k, "snoozed") for k in range(snoozes)), Step(1, snoozes, "succeeded"))
+    return {"snoozes": snoozes, "seconds": rng.choice([0.125, 0.5, 1.0])}, "succeeded", steps, {}
+
+
+def _poison(rng: random.Random) -> Made:
+    attempts = rng.randint(1, 2)
+    steps = tuple(Step(n, 0, "crashed") for n in range(1, attempts + 1))
+    return {}, "failed", steps, {"retry": {"max_attempts": attempts, "base": 0.25}}
+
+
+_KINDS: dict[str, Callable[[random.Random], Made]] = {
+    "plain": _plain,
+    "flaky": _flaky,
+    "delayed": _delayed,
+    "hopeless": _hopeless,
+    "slow": _slow,
+    "snooze": _snooze,
+    "poison": _poison,
+}

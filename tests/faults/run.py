@@ -1,0 +1,199 @@
+"""One run of chaos: servers of its own, proxies, a fleet, jobs, faults; then everything is settled and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config import load_settings
+from dev.mongo import LocalMongo
+from dev.rabbit import LocalRabbit
+from dispatcher import Client
+from tests.faults.executions import LEDGER_VARIABLE, read_executions
+from tests.faults.faults import HEARTBEAT, Scene, chosen
+from tests.faults.fleet import MEMBERS, Fleet
+from tests.faults.ledger import Evidence, settle
+from tests.faults.load import Load
+from tests.faults.plan import LENGTHS, WEIGHTS, make_plan
+from tests.faults.schedule import Trouble, make_schedule
+from tests.faults.scrape import all_ready, scrape
+from tests.faults.settling import Settling
+from tests.faults.transitions import Watching
+from tests.proxy import Proxy
+from tests.support import Installation, eventually
+
+#: RabbitMQ 3.10 can lose a quorum queue that was declared milliseconds before it is killed: seconds to wait.
+DECLARED = 3.0
+#: Seconds between two counts of the documents, for the line that tells how far it is.
+LOOK_EVERY = 5.0
+#: Seconds after which the publisher calls a publish unknown.
+CONFIRM_TIMEOUT = 15.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a run does; all chance in it comes from the seed. ``gap``: seconds between faults on average."""
+
+    seed: int
+    jobs: int
+    rate: float
+    groups: tuple[str, ...] = ()
+    gap: float = 5.0
+    lengths: Mapping[int, int] = field(default_factory=lambda: LENGTHS)
+    weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
+    #: Seconds without any progress after which a run is given up.
+    patience: float = 180.0
+
+
+@dataclass
+class Outcome:
+    """How a run went: what was seen, the discrepancies by check, and its times in seconds."""
+
+    scenario: Scenario
+    evidence: Evidence
+    discrepancies: dict[str, list[str]]
+    killed: dict[str, int]
+    seconds: float
+    settled_after: float
+    complaints: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing does not fit."""
+        return not any(self.discrepancies.values())
+
+
+Progress = Callable[[str], None]
+
+
+async def run(
+    scenario: Scenario, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, progress: Progress = lambda _: None
+) -> Outcome:
+    """Run a scenario on servers that may be killed; they run at the beginning and at the end.
+
+    The folder keeps the services' logs and the handlers' file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    async with _stage(scenario, rabbit, mongo, folder) as (scene, load, watching):
+        trouble = Trouble(scene, make_schedule(scenario.seed, chosen(scenario.groups), load.seconds, scenario.gap))
+        settling = Settling(scene, load.published, folder / "executions", scenario.patience)
+        telling = asyncio.create_task(_tell(progress, folder / "progress.log", load, trouble, settling))
+        await asyncio.gather(load.publish(), trouble.make())
+        published_at = time.time()
+        leftovers, notes = await settling.wait()
+        telling.cancel()
+        parked = [json.loads(body)["id"] for _, body in await asyncio.to_thread(_parked, scene.installation)]
+        evidence = Evidence(
+            published=load.published,
+            executions=read_executions(folder / "executions"),
+            documents=list(scene.installation.db.jobs.find()),
+            published_again=load.published_again,
+            transitions=await asyncio.to_thread(watching.stop),
+            statistics=await asyncio.to_thread(_statistics, scene.installation),
+            parked=parked,
+            leftovers=leftovers,
+            scrapes=await asyncio.to_thread(scrape, scene.fleet),
+            faults=trouble.happened,
+            deaths=scene.fleet.deaths,
+            notes=trouble.failed + notes,
+            poison=bool(scenario.weights.get("poison")),
+        )
+        settled_after = time.time() - published_at
+    evidence.notes += [f"{name} did not end when told to" for name in scene.fleet.stubborn]
+    killed, complaints = scene.fleet.killed(), scene.fleet.complaints()
+    return Outcome(scenario, evidence, settle(evidence), killed, time.time() - began, settled_after, complaints)
+
+
+@asynccontextmanager
+async def _stage(
+    scenario: Scenario, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path
+) -> AsyncIterator[tuple[Scene, Load, Watching]]:
+    """Everything that a run needs, running."""
+    installation = _installation(rabbit, mongo)
+    await asyncio.to_thread(installation.apply)
+    key = await installation.create_key("chaos")
+    watching = await asyncio.to_thread(Watching, mongo.url, installation.settings.mongo.database)
+    watching.start()
+    await asyncio.sleep(DECLARED)
+    async with AsyncExitStack() as stack:
+        amqp = await stack.enter_async_context(Proxy.before(rabbit.url))
+        database = await stack.enter_async_context(Proxy.before(mongo.url))
+        environment = installation.environment() | {
+            "DISPATCHER_AMQP__URL": amqp.url(rabbit.url),
+            "DISPATCHER_AMQP__HEARTBEAT": str(HEARTBEAT),
+            # the driver would go round the proxy to the address that the replica set names
+            "DISPATCHER_MONGO__URL": database.url(mongo.url).partition("?")[0] + "?directConnection=true",
+            "DISPATCHER_SCHEDULER__ROLLUP_QUIET": "30",
+            "DISPATCHER_LOG__LEVEL": "info",
+            "DISPATCHER_LOG__FORMAT": "json",
+            LEDGER_VARIABLE: str(folder / "executions"),
+        }
+        fleet = await stack.enter_async_context(Fleet(environment, folder, MEMBERS))
+        await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", every=0.2)
+        prefix = installation.settings.amqp.prefix
+        client = await stack.enter_async_context(
+            Client(amqp.url(rabbit.url), key, prefix=prefix, timeout=CONFIRM_TIMEOUT)
+        )
+        plan = make_plan(scenario.jobs, scenario.seed, lengths=scenario.lengths, weights=scenario.weights)
+        load = Load(client, plan, scenario.rate)
+        yield Scene(rabbit, mongo, amqp, database, fleet, installation, load.one), load, watching
+    await asyncio.to_thread(installation.remove)
+
+
+def _installation(rabbit: LocalRabbit, mongo: LocalMongo) -> Installation:
+    unique = f"chaos{time.time_ns():x}"
+    return Installation(
+        load_settings(
+            {
+                "DISPATCHER_AMQP__URL": rabbit.url,
+                "DISPATCHER_MONGO__URL": mongo.url,
+                "DISPATCHER_AMQP__PREFIX": f"{unique}.",
+                "DISPATCHER_MONGO__DATABASE": unique,
+                "DISPATCHER_LANES": '["default", "bulk"]',
+            }
+        )
+    )
+
+
+def _parked(installation: Installation) -> list[tuple[dict[str, Any], bytes]]:
+    names = installation.names
+    return [message for lane in installation.settings.lanes for message in installation.drain(names.parked(lane))]
+
+
+def _statistics(installation: Installation) -> dict[str, Any]:
+    """What ``dispatcher stats --json`` says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dispatcher.cli.main", "stats", "--json"],
+        env=os.environ | installation.environment(),
+        capture_output=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+async def _tell(progress: Progress, log: Path, load: Load, trouble: Trouble, settling: Settling) -> None:
+    """A line a second of how far it is, told and kept."""
+    published, look_at = load.published, 0.0
+    with log.open("a") as file:
+        while True:
+            if time.monotonic() >= look_at:  # counting the documents of a long run is not free
+                await asyncio.to_thread(settling.look)
+                look_at = time.monotonic() + LOOK_EVERY
+            line = (
+                f"published {len(published.attempted)}, acknowledged {len(published.acknowledged)}, "
+                f"final {settling.final}, faults {len(trouble.happened)} {' '.join(trouble.under_way)}"
+            )
+            progress(line)
+            print(f"{time.time():.1f} {line}", file=file, flush=True)
+            await asyncio.sleep(1)
