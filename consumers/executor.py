@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from consumers.context import Context
 from consumers.control import Cancel, Snooze
 from consumers.failures import clean, describe
-from consumers.processes import ChildCrashed, ProcessPool
+from consumers.processes import ChildCrashed, ProcessPool, call
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
 from dispatcher.core.outcome import Execution
 from dispatcher.core.retry import class_names
 from dispatcher.edges import log
+from dispatcher.edges.children import Child
 from schemas import ErrorInfo, Outcome
 
 _logger = log.get("worker")
@@ -44,23 +45,35 @@ class Executor:
         await self._processes.close()
 
     async def run(
-        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float
+        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float, *, alone: bool = False
     ) -> tuple[Execution, Any]:
         """One execution, and the result to record.
 
+        Args:
+            handler, payload, context: what to run.
+            timeout: seconds that it may take; the start of a child process does not count.
+            alone: run it in a child process, whatever the handler asked for.
+
         Raises:
             asyncio.CancelledError: the worker stops.
+            ChildNotStarted: no child process can be started, which is no fault of the job.
         """
+        if alone or handler.kind == "process":
+            async with self._processes.child() as child:
+                return await self._limited(self._in_process(child, handler, payload, context), context, timeout)
         try:
             arguments = handler.arguments(payload, context)
         except ValidationError as error:
             return _failed(error, retryable=False), None
         except Exception as error:
             return _failed(error), None
+        return await self._limited(self._call(handler, arguments, context), context, timeout)
+
+    async def _limited(self, call: Awaitable[Any], context: Context, timeout: float) -> tuple[Execution, Any]:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                result = await self._call(handler, arguments, payload, context)
+                result = await call
             return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
         except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():
@@ -71,14 +84,10 @@ class Executor:
         finally:
             context.cancel()
 
-    async def _call(
-        self, handler: Handler, arguments: tuple[Any, ...], payload: dict[str, Any], context: Context
-    ) -> Any:
+    async def _call(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
         if handler.kind == "async":
             return await handler.function(*arguments)
-        if handler.kind == "thread":
-            return await self._in_thread(handler, arguments, context)
-        return await self._in_process(handler, payload, context)
+        return await self._in_thread(handler, arguments, context)
 
     async def _in_thread(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
         call = contextvars.copy_context().run
@@ -94,8 +103,8 @@ class Executor:
             )
             raise
 
-    async def _in_process(self, handler: Handler, payload: dict[str, Any], context: Context) -> Any:
-        answer = await self._processes.call(handler.type, payload, context)
+    async def _in_process(self, child: Child, handler: Handler, payload: dict[str, Any], context: Context) -> Any:
+        answer = await call(child, handler.type, payload, context)
         match answer["outcome"]:
             case "result":
                 return answer["result"]
@@ -105,7 +114,8 @@ class Executor:
                 raise Cancel(answer["reason"])
             case "unstorable":
                 raise ResultError(answer["message"])
-        raise RemoteError(ErrorInfo.model_validate(answer["error"]), tuple(answer["names"]))
+        names, retryable = tuple(answer["names"]), answer["outcome"] != "invalid"
+        raise RemoteError(ErrorInfo.model_validate(answer["error"]), names, retryable)
 
 
 def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -119,10 +129,11 @@ def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
 class RemoteError(Exception):
     """A handler in a child process raised."""
 
-    def __init__(self, error: ErrorInfo, names: tuple[str, ...]) -> None:
+    def __init__(self, error: ErrorInfo, names: tuple[str, ...], retryable: bool) -> None:
         super().__init__(error.message)
         self.error = error
         self.names = names
+        self.retryable = retryable
 
 
 def _being_cancelled() -> bool:
@@ -143,7 +154,7 @@ def _ended(error: BaseException) -> Execution:
         case ChildCrashed():
             return Execution(Outcome.CRASHED, describe(error), class_names(type(error)))
         case RemoteError():
-            return Execution(Outcome.FAILED, error.error, error.names)
+            return Execution(Outcome.FAILED, error.error, error.names, retryable=error.retryable)
         case _:
             return _failed(error)
 

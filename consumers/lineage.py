@@ -1,4 +1,4 @@
-"""Which steps cannot have a double, so that history need not be asked about their run.
+"""Which steps cannot have a double, so that history need not be asked about their run; and which are doubles.
 
 A run forks where a step is delivered again although the next one is on its way: its acknowledgement was lost, with
 the channel that it belonged to. As long as that channel lives, the step that it delivered cannot come back. So a
@@ -15,7 +15,7 @@ from dispatcher.edges.amqp import Delivery
 from schemas import WorkMessage
 
 StepKey = tuple[str, str, int, int]
-#: Most steps to remember; a forgotten one costs a question.
+#: Most steps to remember; a forgotten one costs a question, or another execution.
 MOST = 10_000
 
 
@@ -42,3 +42,24 @@ class Lineage:
         if delivery.redelivered:
             return False
         return work.seq == 1 or self._sent.pop(step_key(work), None) is delivery.session
+
+
+class Settled:
+    """The steps that this worker settled last: everything that follows from them is confirmed.
+
+    What comes back of them, because an acknowledgement was lost or somebody published them twice, says nothing new;
+    history would say so too, but not before the recorder has written it.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._keys: OrderedDict[StepKey, None] = OrderedDict()
+
+    def __contains__(self, key: StepKey) -> bool:
+        return key in self._keys
+
+    def add(self, key: StepKey) -> None:
+        """What replaces the step is confirmed."""
+        self._keys[key] = None
+        if len(self._keys) > self._most:
+            self._keys.popitem(last=False)

@@ -5,7 +5,9 @@ delay ladder or the parked message. What happens at a ``kill -9``:
 
 - while the handler runs: the step is delivered again and runs again, with the same attempt number;
 - after the confirm, before the acknowledgement: the step is delivered again; history says that its run went on,
-  and it is dropped where that is final.
+  and it is dropped where that is final;
+- again and again: the step goes to ``suspect.v1.<lane>``, whose steps run in child processes. A child that dies is an
+  attempt with outcome ``crashed``; a step that a dying worker merely held runs as if nothing had been.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from config import Settings
 from consumers.context import Context
 from consumers.executor import Executor
 from consumers.history import History, StartNotice
-from consumers.lineage import Lineage, StepKey, step_key
+from consumers.lineage import Lineage, Settled, StepKey, step_key
 from consumers.registry import Handler, Registry
 from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
@@ -48,6 +50,10 @@ from schemas.events import about
 _logger = log.get("worker")
 
 ERROR_HEADER = "x-error"
+#: A step that came back so often may be what kills its process.
+SUSPECT_AFTER = 3
+#: Suspects held at a time, for each lane; each runs in a process of its own.
+SUSPECTS_HELD = 4
 #: Pause before a step on which the worker itself failed goes back to its queue, in seconds.
 FAULT_PAUSE = 1.0
 #: How long history's answer about a step that waited for its time is good, in seconds.
@@ -61,6 +67,8 @@ class _Step:
     work: WorkMessage
     #: Whether no other step of its run can be on its way; else history is asked whether the run is over.
     only: bool
+    #: Whether it is run in a child process, since it may kill its process.
+    alone: bool = False
     deliveries: list[Delivery] = field(default_factory=list)
     #: When history was last asked about its run, in seconds of the monotonic clock.
     asked_at: float = float("-inf")
@@ -91,6 +99,7 @@ class Worker:
         self._ready: ReadyJobs[_Step] = ReadyJobs()
         self._steps: dict[StepKey, _Step] = {}
         self._lineage = Lineage()
+        self._settled_steps = Settled()
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -98,10 +107,12 @@ class Worker:
     def _subscriptions(self) -> list[Subscription]:
         worker = self._settings.worker
         prefetch = worker.concurrency + worker.read_ahead
+        lanes = self._settings.worker_lanes
+        self._suspect_queues = {self._names.suspect(lane) for lane in lanes}
+        work = [self._names.work_queue(lane, priority) for lane in lanes for priority in PRIORITIES]
         return [
-            Subscription(self._names.work_queue(lane, priority), min(prefetch, 65_535))
-            for lane in self._settings.worker_lanes
-            for priority in PRIORITIES
+            *(Subscription(queue, min(prefetch, 65_535)) for queue in work),
+            *(Subscription(queue, SUSPECTS_HELD) for queue in self._suspect_queues),
         ]
 
     def checks(self) -> dict[str, bool]:
@@ -153,11 +164,34 @@ class Worker:
         except ValidationError:
             self._park_poison(delivery)
             return
-        step = _Step(work, self._lineage.is_only(work, delivery))
-        known = self._steps.setdefault(step.key, step)
-        known.deliveries.append(delivery)
-        if known is step:
+        key = step_key(work)
+        if key in self._steps:
+            self._steps[key].deliveries.append(delivery)
+        elif key in self._settled_steps:
+            metrics.stale.inc()
+            self._outbox.add([], [], partial(self._consumer.done, delivery))
+        elif delivery.queue in self._suspect_queues:
+            step = self._steps[key] = _Step(work, only=False, alone=True, deliveries=[delivery])
+            self._make_ready(step)
+        elif delivery.delivery_count >= SUSPECT_AFTER:
+            self._set_apart(work, delivery)
+        else:
+            only = self._lineage.is_only(work, delivery)
+            step = self._steps[key] = _Step(work, only, work.suspect, [delivery])
             self._keep_or_start(step)
+
+    def _set_apart(self, work: WorkMessage, delivery: Delivery) -> None:
+        """The processes that held this step died again and again, perhaps because of it."""
+        _logger.warning("set apart: its workers died", app=work.app, job=work.id, run=work.run, attempt=work.n)
+        metrics.of(metrics.suspects, work.lane).inc()
+        message = Outgoing("", self._names.suspect(self._lane_of(delivery.queue)), delivery.body, _trace_of(work))
+        self._outbox.add([message], [], partial(self._consumer.done, delivery))
+
+    def _lane_of(self, queue: str) -> str:
+        """The lane of a work queue, or of a queue of suspects."""
+        if queue in self._suspect_queues:
+            return queue.removeprefix(self._names.suspect(""))
+        return queue.removeprefix(self._names.work + ".").rpartition(".")[0]
 
     def _keep_or_start(self, step: _Step) -> None:
         """A step that left the ladder some milliseconds early is kept until it is due, the others may start."""
@@ -184,8 +218,8 @@ class Worker:
 
     def _park_poison(self, delivery: Delivery) -> None:
         _logger.error("message in a work queue is not ours", queue=delivery.queue)
-        lane = delivery.queue.removeprefix(self._names.work + ".").rpartition(".")[0]
-        message = Outgoing("", self._names.parked(lane), delivery.body, {ERROR_HEADER: "not a work message"})
+        parked = self._names.parked(self._lane_of(delivery.queue))
+        message = Outgoing("", parked, delivery.body, {ERROR_HEADER: "not a work message"})
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _start_ready(self) -> None:
@@ -279,7 +313,7 @@ class Worker:
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
         metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
         timeout = work.timeout or handler.timeout or self._settings.worker.timeout
-        execution, result = await self._executor.run(handler, work.payload, context, timeout)
+        execution, result = await self._executor.run(handler, work.payload, context, timeout, alone=step.alone)
         metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
         metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
         finished_at = max(clock.now_ms(), started_at)
@@ -325,7 +359,7 @@ class Worker:
         work = following.message
         if work is None:
             return ()
-        headers = work.trace.model_dump(exclude_none=True) if work.trace else None
+        headers = _trace_of(work)
         if following.delay is None:
             return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
         if step.only:
@@ -337,7 +371,13 @@ class Worker:
     def _settled(self, step: _Step) -> Callable[[], None]:
         def settle() -> None:
             self._steps.pop(step.key, None)
+            self._settled_steps.add(step.key)
             for delivery in step.deliveries:
                 self._consumer.done(delivery)
 
         return settle
+
+
+def _trace_of(work: WorkMessage) -> dict[str, str] | None:
+    """The headers of a message that carries the job on."""
+    return work.trace.model_dump(exclude_none=True) if work.trace else None

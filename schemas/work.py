@@ -17,6 +17,7 @@ class WorkMessage(Model):
     ``seq`` counts the steps of the run, from 1: it grows with every retry, snooze and deferral, so that two
     messages of one job can always be told in order. ``accepted_at`` and ``due_at`` are milliseconds since the
     epoch; ``due_at`` is the time before which this step must not start.
+    ``suspect`` says that an earlier attempt of the run killed its process.
     """
 
     v: Literal[1] = 1
@@ -35,6 +36,7 @@ class WorkMessage(Model):
     retry: RetrySpec | None = None
     due_at: Millis | None = None
     unhandled_since: Millis | None = None
+    suspect: bool = False
     trace: Trace | None = None
     error: ErrorInfo | None = None
 

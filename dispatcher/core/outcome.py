@@ -51,9 +51,10 @@ def after(work: WorkMessage, execution: Execution, policy: RetryPolicy, now: int
         return Next(JobState.SCHEDULED, _later(work, now, execution.snooze, work.n), execution.snooze)
     if execution.retryable and may_retry(policy, work.n, execution.names):
         delay = delay_after(policy, work.n, chance)
-        return Next(JobState.RETRYING, _later(work, now, delay, work.n + 1), delay)
+        later = _later(work, now, delay, work.n + 1).model_copy(update={"suspect": _suspect(work, execution)})
+        return Next(JobState.RETRYING, later, delay)
     state = JobState.TIMED_OUT if execution.outcome is Outcome.TIMED_OUT else JobState.FAILED
-    return Next(state, work.model_copy(update={"error": execution.error}))
+    return Next(state, work.model_copy(update={"error": execution.error, "suspect": _suspect(work, execution)}))
 
 
 def without_handler(work: WorkMessage, now: int, delay: float, limit: float) -> Next:
@@ -73,6 +74,11 @@ def new_run(work: WorkMessage) -> WorkMessage:
     """The first step of the next run, for a retry or replay by hand."""
     update = {"run": work.run + 1, "n": 1, "seq": 1, "due_at": None, "unhandled_since": None, "error": None}
     return work.model_copy(update=update)
+
+
+def _suspect(work: WorkMessage, execution: Execution) -> bool:
+    """Whether what follows is to run in a process of its own, since it killed one."""
+    return work.suspect or execution.outcome is Outcome.CRASHED
 
 
 def _later(work: WorkMessage, now: int, delay: float, n: int) -> WorkMessage:

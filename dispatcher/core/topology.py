@@ -90,6 +90,10 @@ class Names:
         """A lane's dead letters: jobs that ended failed or timed out."""
         return f"{self.prefix}parked.v1.{lane}"
 
+    def suspect(self, lane: str) -> str:
+        """A lane's steps whose worker died again and again; each is run in a process of its own."""
+        return f"{self.prefix}suspect.v1.{lane}"
+
     def delay(self, level: int) -> str:
         """The queue of one level of the delay ladder."""
         return f"{self.prefix}delay.v1.{level:02d}"
@@ -128,6 +132,7 @@ _OWN = (
     "after.",
     "due.",
     "stray.",
+    "suspect.",
     "history.",
     "unrecorded.",
     "jobs",
@@ -147,6 +152,7 @@ def build(names: Names, lanes: Iterable[str]) -> Topology:
     bindings = [*_fixed_bindings(names), *_ladder_bindings(names)]
     for lane in lanes:
         queues.append(Queue(names.parked(lane), _quorum(PARKED_LIMITS)))
+        queues.append(Queue(names.suspect(lane), _never_dropping(names.stray)))
         for priority in PRIORITIES:
             name = names.work_queue(lane, priority)
             queues.append(Queue(name, _never_dropping(names.stray)))

@@ -22,6 +22,9 @@ attempts = Counter("dispatcher_attempts_total", "Executions that ended, by outco
 final = Counter("dispatcher_jobs_final_total", "Jobs that a worker brought to a final state", ["lane", "state"])
 retries = Counter("dispatcher_retries_total", "Attempts that failed and will be tried again", ["lane"])
 stale = Counter("dispatcher_stale_deliveries_total", "Deliveries dropped because history says that their run is final")
+suspects = Counter(
+    "dispatcher_suspects_total", "Steps set apart because the processes that held them died again and again", ["lane"]
+)
 running = Gauge("dispatcher_worker_running", "Handlers running now")
 held = Gauge("dispatcher_worker_held", "Jobs held ready besides the running ones")
 wait_seconds = Histogram(

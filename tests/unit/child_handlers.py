@@ -73,3 +73,21 @@ def hang(payload: dict[str, Any]) -> None:
         file.write(str(grandchild.pid))
         file.flush()
         time.sleep(120)
+
+
+@jobs.handler("loop.pid")
+async def loop_pid(payload: dict[str, Any]) -> int:
+    """Says in which process the loop runs."""
+    return os.getpid()
+
+
+@jobs.handler("thread.pid")
+def thread_pid(payload: dict[str, Any]) -> int:
+    """Says in which process the thread runs."""
+    return os.getpid()
+
+
+@jobs.handler("loop.kill")
+async def loop_kill(payload: dict[str, Any]) -> None:
+    """Kills its process."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -65,7 +65,7 @@ def test_every_queue_is_explained() -> None:
     made = build(Names(""), ["default"])
     for name in {q.name for q in made.queues} | {e.name for e in made.exchanges}:
         general = re.sub(r"^work\.v1\..*", "work.v1.<lane>.<priority>", name)
-        general = re.sub(r"^parked\.v1\..*", "parked.v1.<lane>", general)
+        general = re.sub(r"^(parked|suspect)\.v1\..*", r"\1.v1.<lane>", general)
         general = re.sub(r"^(delay|after)\.v1\..*", r"\1.v1.00", general)
         assert f"`{general}`" in text, general
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from consumers import Cancel, Context, Registry, Snooze
 from consumers.executor import Executor
 from dispatcher.core.outcome import Execution
+from dispatcher.edges.children import ChildNotStarted
 from schemas import Outcome, Trace
 from tests.support import eventually
 from tests.unit import child_handlers
@@ -328,3 +330,50 @@ async def test_closing_ends_idle_children(monkeypatch: pytest.MonkeyPatch) -> No
     assert alive(child)
     await executor.close()
     assert not alive(child)
+
+
+async def test_alone_is_in_a_child_whatever_the_handler_asked_for(executor: Executor) -> None:
+    """A handler of the loop runs in another process, and killing that one is a crash of the job alone."""
+    for job_type in ("loop.pid", "thread.pid"):
+        handler = child_handlers.jobs.get(job_type)
+        assert handler is not None
+        execution, pid = await executor.run(handler, {}, context(type=job_type), 20, alone=True)
+        assert (execution.outcome, pid != os.getpid()) == (Outcome.SUCCEEDED, True)
+        execution, pid = await executor.run(handler, {}, context(type=job_type), 20)
+        assert pid == os.getpid()
+    deadly = child_handlers.jobs.get("loop.kill")
+    assert deadly is not None
+    execution, _ = await executor.run(deadly, {}, context(type="loop.kill"), 20, alone=True)
+    assert execution.outcome is Outcome.CRASHED
+
+
+async def test_a_payload_that_a_child_refuses_is_not_retried(executor: Executor) -> None:
+    """Validated in the child alone: validators can kill a process too."""
+    execution, _ = await in_child(executor, "order", {"number": "many"})
+    assert (execution.outcome, execution.retryable) == (Outcome.FAILED, False)
+
+
+async def test_a_child_that_cannot_start_is_no_fault_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry cannot be loaded: that ends no attempt."""
+    monkeypatch.chdir(ROOT)
+    made = Executor(threads=1, target="tests.unit.child_handlers:missing", max_result_bytes=1_000)
+    handler = child_handlers.jobs.get("pid")
+    assert handler is not None
+    with pytest.raises(ChildNotStarted):
+        await made.run(handler, {}, context(type="pid"), 20)
+    await made.close()
+
+
+async def test_the_start_of_a_child_takes_nothing_of_the_timeout(executor: Executor) -> None:
+    """An interpreter takes longer to start than this job may run."""
+    execution, _ = await in_child(executor, "pid", {}, timeout=0.1)
+    assert execution.outcome is Outcome.SUCCEEDED
+
+
+async def test_a_child_that_died_between_two_jobs_harms_none(executor: Executor) -> None:
+    """Whoever killed it, no job was there."""
+    for _ in range(2):
+        execution, pid = await in_child(executor, "pid", {})
+        assert execution.outcome is Outcome.SUCCEEDED
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda pid=pid: not alive(pid), "the idle child is gone")  # type: ignore[misc]

@@ -1,10 +1,10 @@
-"""When a step is known to be the only one of its run."""
+"""When a step is known to be the only one of its run, and when to be a double of one that was settled."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from consumers.lineage import Lineage
+from consumers.lineage import Lineage, Settled, step_key
 from dispatcher.edges.amqp import Delivery
 from schemas import WorkMessage
 
@@ -74,3 +74,16 @@ def test_what_is_remembered_is_bounded() -> None:
     assert not lineage.is_only(work(2, job="one"), delivered())
     assert lineage.is_only(work(2, job="two"), delivered())
     assert lineage.is_only(work(2, job="three"), delivered())
+
+
+def test_settled_steps_are_known_until_many_others_were_settled() -> None:
+    """Each by app, id, run and place in the run; the oldest is forgotten first."""
+    settled = Settled(most=2)
+    settled.add(step_key(work()))
+    assert step_key(work()) in settled
+    assert step_key(work(seq=2)) not in settled
+    assert step_key(work(run=2)) not in settled
+    settled.add(step_key(work(job="two")))
+    settled.add(step_key(work(job="three")))
+    assert step_key(work()) not in settled
+    assert step_key(work(job="two")) in settled

@@ -45,7 +45,7 @@ def test_where_each_outcome_leads(outcome: Outcome, n: int, state: JobState, par
     assert following.state is state
     assert (following.message is not None and following.delay is None) is parked
     if parked:
-        assert following.message == make_work(n=n, seq=n, error=ERROR)
+        assert following.message == make_work(n=n, seq=n, error=ERROR, suspect=outcome is O.CRASHED)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -133,3 +133,17 @@ def test_the_step_that_was_executed_is_not_changed() -> None:
         follow(work, outcome, snooze=1.0)
     new_run(work)
     assert work.encode() == before
+
+
+@pytest.mark.parametrize("n", [1, 5], ids=["retried", "parked"])
+def test_what_follows_a_crash_runs_alone(n: int) -> None:
+    """In every later attempt of the run, however the next one ends."""
+    message = follow(make_work(n=n), O.CRASHED).message
+    assert message is not None
+    assert message.suspect
+    later = follow(make_work(n=2, suspect=True), O.FAILED).message
+    assert later is not None
+    assert later.suspect
+    innocent = follow(make_work(n=n), O.FAILED).message
+    assert innocent is not None
+    assert not innocent.suspect

@@ -1,0 +1,154 @@
+"""Child processes that answer requests: what may kill its process runs there, and takes nothing else with it.
+
+Parent and child talk over a socket pair: a length of four bytes (big endian), then that many bytes. A child answers
+one request after the other. When its parent goes away, the socket ends and the child exits at once, whatever it is
+doing; when the child dies, the parent's call says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_LENGTH = struct.Struct(">I")
+#: What a child says once it is ready for requests.
+_READY = b"ready"
+#: Longest time until a child is ready, in seconds.
+START_TIMEOUT = 60.0
+#: The current folder is kept out (-P) until our own packages are imported: a schemas.py of the handler project there
+#: would take the place of ours.
+_HOME = str(Path(__file__).resolve().parents[2])
+_CHILD = """
+import importlib, sys
+home, module, fd, *arguments = sys.argv[1:]
+if home not in sys.path:
+    sys.path.append(home)
+from dispatcher.edges.children import serve
+serve(int(fd), importlib.import_module(module).answering(*arguments))
+"""
+
+
+class ChildDied(Exception):
+    """The child process died before it answered."""
+
+
+class ChildNotStarted(Exception):
+    """The child process did not come so far as to take requests; no request is to blame."""
+
+
+class Child:
+    """One child process, ready for requests."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._asked = False
+
+    @classmethod
+    async def start(cls, module: str, *arguments: str) -> Child:
+        """Start a child and wait until it is ready.
+
+        Args:
+            module: has a function ``answering``; what it returns for the arguments maps requests to answers (bytes).
+            arguments: of that function.
+
+        Raises:
+            ChildNotStarted: it ended first, or took too long; its own output says why.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-c",
+                _CHILD,
+                _HOME,
+                module,
+                str(theirs.fileno()),
+                *arguments,
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        child = cls(process, *await asyncio.open_connection(sock=ours))
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await child._receive()
+        except (ChildDied, TimeoutError) as error:
+            await child.kill()
+            why = str(error) or "it took too long"
+            raise ChildNotStarted(f"a child process of {module} did not start: {why}") from None
+        except BaseException:
+            await asyncio.shield(child.kill())
+            raise
+        return child
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be asked: it lives, as far as is known, and owes no answer."""
+        return self._process.returncode is None and not self._asked
+
+    async def call(self, request: bytes) -> bytes:
+        """Send one request and read its answer.
+
+        Raises:
+            ChildDied: the child died first.
+        """
+        self._asked = True
+        try:
+            self._writer.write(_LENGTH.pack(len(request)) + request)
+            await self._writer.drain()
+        except ConnectionError:
+            raise await self._died() from None
+        answer = await self._receive()
+        self._asked = False
+        return answer
+
+    async def kill(self) -> None:
+        """End the child and what it started, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._writer.close()
+        await self._process.wait()
+
+    async def _receive(self) -> bytes:
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise await self._died() from None
+
+    async def _died(self) -> ChildDied:
+        code = await self._process.wait()
+        return ChildDied(f"was killed by signal {-code}" if code < 0 else f"exited with code {code}")
+
+
+def serve(fd: int, answer: Callable[[bytes], bytes]) -> None:
+    """In the child: answer requests until the parent goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=fd)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, requests), daemon=True).start()
+    reply = _READY
+    while True:
+        connection.sendall(_LENGTH.pack(len(reply)) + reply)
+        reply = answer(requests.get())
+
+
+def _read(connection: socket.socket, requests: queue.SimpleQueue[bytes]) -> None:
+    with connection.makefile("rb") as stream:
+        while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
+            requests.put(stream.read(*_LENGTH.unpack(head)))
+    os._exit(0)
