@@ -29,6 +29,7 @@ from consumers.executor import Executor
 from consumers.history import History, StartNotice
 from consumers.lineage import Lineage, Settled, StepKey, step_key
 from consumers.registry import Handler, Registry
+from consumers.standstill import Standstill
 from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
@@ -103,6 +104,7 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._standstill = Standstill(amqp.heartbeat, self._paused)
 
     def _subscriptions(self) -> list[Subscription]:
         worker = self._settings.worker
@@ -130,10 +132,12 @@ class Worker:
         await self._publisher.start()
         self._outbox.start()
         await self._consumer.start()
+        self._standstill.start()
 
     async def stop(self) -> None:
         """Let running handlers finish within the grace period; give the rest back without spending an attempt."""
         self._stopping = True
+        self._standstill.stop()
         await self._consumer.stop()
         if self._early:
             await asyncio.wait(self._early)  # some milliseconds; then they are ready, or dropped
@@ -152,6 +156,11 @@ class Worker:
         await self._consumer.close()
         await self._publisher.close()
         await self._history.close()
+
+    def _paused(self) -> None:
+        """This process stood still: what it holds and does not run may be with another worker by now."""
+        self._consumer.drop("this process stood still for longer than the heartbeat")
+        self._start_ready()
 
     async def _give_back(self, step: _Step) -> None:
         self._steps.pop(step.key, None)
@@ -223,8 +232,12 @@ class Worker:
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _start_ready(self) -> None:
-        while self._ready and len(self._running) < self._settings.worker.concurrency and not self._stopping:
+        most = 0 if self._stopping or self._standstill.noticed else self._settings.worker.concurrency
+        while self._ready and len(self._running) < most:
             step = self._ready.pop()
+            if not any(map(self._consumer.holds, step.deliveries)):
+                self._steps.pop(step.key, None)  # the broker gives it to somebody anew
+                continue
             task = asyncio.create_task(self._guarded(step, self._decide(step)))
             self._running.add(task)
             task.add_done_callback(self._ended)

@@ -86,7 +86,7 @@ class Consumer:
         self._on_delivery = on_delivery
         self._session: _Session | None = None
         self._stopped = False
-        self._link = Link(url, f"{name} consumer", self._setup, heartbeat)
+        self._link = Link(url, f"{name} consumer", self._setup, heartbeat, self._lost)
 
     @property
     def ready(self) -> bool:
@@ -130,6 +130,11 @@ class Consumer:
             await channel.basic_qos(prefetch_count=subscription.prefetch)
             await channel.basic_consume(subscription.queue, _never_called, consumer_tag=subscription.queue)
 
+    def _lost(self) -> None:
+        """The connection is gone, and with it what was delivered on it."""
+        if self._session is not None:
+            self._session.open = False
+
     def _cancelled(self, frame: Any) -> None:
         self._link.drop(f"the broker cancelled the consumer of {frame.consumer_tag}")
 
@@ -158,6 +163,14 @@ class Consumer:
                 session,
             )
         )
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the message is still this consumer's, as far as is known; else the broker has queued it again."""
+        return delivery.session.open
+
+    def drop(self, reason: str) -> None:
+        """Give the connection up; it is set up anew, and what was delivered comes again."""
+        self._link.drop(reason)
 
     def done(self, delivery: Delivery) -> None:
         """What replaces the message is confirmed: acknowledge it at the next flush.
