@@ -33,10 +33,14 @@ async def declare(url: str, topology: Topology) -> None:
 
 
 async def declare_again(url: str, topology: Topology) -> None:
-    """Declare what somebody deleted while we ran; a failure is logged, since it will be tried again."""
+    """Declare what somebody deleted while we ran; a failure is logged, since it will be tried again.
+
+    Any failure: when its connection breaks half-way, aiormq raises a bare Exception, and what waits for the queue
+    would wait for good.
+    """
     try:
         await declare(url, topology)
-    except BrokerError as error:
+    except Exception as error:
         _logger.error("cannot declare the topology", error=str(error))
 
 
