@@ -8,19 +8,26 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from pymongo.errors import PyMongoError
 
 from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
 from tests.faults.fleet import Fleet
 from tests.faults.plan import Job, delayed_job, plain_job
 from tests.proxy import Proxy
-from tests.support import Installation
+from tests.support import Installation, eventually
 
 #: Seconds between heartbeats of the services, the least that the settings take; the broker gives a connection up
 #: after two without a word.
 HEARTBEAT = 5
 #: Seconds that a slow network holds everything back.
 DELAY = 0.2
+#: RabbitMQ 3.10 can lose a quorum queue that was declared milliseconds before it is killed: seconds to wait.
+DECLARED = 3.0
+#: Longest time that a job besides the plan may take, in seconds.
+JOB_TIMEOUT = 120.0
 #: Level of the delay ladder (16 s) that no job of a plan passes, so that its queue is empty when it is deleted.
 UNUSED_LEVEL = 7
 
@@ -169,10 +176,13 @@ async def _freeze(scene: Scene, target: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _delete_queue(scene: Scene, target: str) -> AsyncIterator[None]:
-    """Delete an empty queue that nobody consumes; the job that needs it then has it declared anew."""
+    """Delete an empty queue that nobody consumes; the job that needs it then has it declared anew.
+
+    It lasts until that job has ended: the queue must be empty when it is deleted the next time.
+    """
     await asyncio.to_thread(_delete, scene, scene.installation.names.delay(UNUSED_LEVEL))
     yield
-    await scene.publish(delayed_job(scene.fresh_id("deleted"), 2**UNUSED_LEVEL / 8))
+    await _publish_and_wait(scene, delayed_job(scene.fresh_id("deleted"), 2**UNUSED_LEVEL / 8))
 
 
 @asynccontextmanager
@@ -181,7 +191,23 @@ async def _cancel_consumer(scene: Scene, target: str) -> AsyncIterator[None]:
     await asyncio.to_thread(_delete, scene, scene.installation.names.work_queue("bulk", "background"))
     yield
     await asyncio.to_thread(scene.installation.apply)
-    await scene.publish(plain_job(scene.fresh_id("cancelled"), "background", lane="bulk"))
+    await asyncio.sleep(DECLARED)
+    await _publish_and_wait(scene, plain_job(scene.fresh_id("cancelled"), "background", lane="bulk"))
+
+
+async def _publish_and_wait(scene: Scene, job: Job) -> None:
+    """Publish a job, and wait until nothing of it is in a queue."""
+    await scene.publish(job)
+    where = {"id": job.id, "state": job.state}
+    jobs = scene.installation.db.jobs
+    await eventually(lambda: _found(jobs, where), f"{job.id} is final", timeout=JOB_TIMEOUT, every=0.2)
+
+
+async def _found(jobs: Any, where: dict[str, str]) -> bool:
+    try:
+        return bool(await asyncio.to_thread(jobs.count_documents, where))
+    except PyMongoError:  # MongoDB may be away as well
+        return False
 
 
 def _delete(scene: Scene, queue: str) -> None:
@@ -213,8 +239,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("memory alarm", "alarms", ("broker",), _memory_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
     Fault("disk alarm", "alarms", ("broker",), _disk_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
     Fault("freeze worker", "freeze", WORKERS, _freeze, (3 * HEARTBEAT, 4 * HEARTBEAT), excuses=True),
-    Fault("delete queue", "queues", ("broker",), _delete_queue, (0.0, 2.0), excuses=False, recovers=4.0),
-    Fault("cancel consumer", "queues", ("broker",), _cancel_consumer, (0.0, 2.0), excuses=True, recovers=4.0),
+    Fault("delete queue", "queues", ("broker",), _delete_queue, (0.0, 2.0), excuses=False, recovers=20.0),
+    Fault("cancel consumer", "queues", ("broker",), _cancel_consumer, (0.0, 2.0), excuses=True, recovers=6.0),
 )
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
 

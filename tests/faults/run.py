@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
 from dispatcher import Client
 from tests.faults.executions import LEDGER_VARIABLE, read_executions
-from tests.faults.faults import HEARTBEAT, Scene, chosen
+from tests.faults.faults import DECLARED, HEARTBEAT, Scene, chosen
 from tests.faults.fleet import MEMBERS, Fleet
 from tests.faults.ledger import Evidence, settle
 from tests.faults.load import Load
@@ -31,8 +31,6 @@ from tests.faults.transitions import Watching
 from tests.proxy import Proxy
 from tests.support import Installation, eventually
 
-#: RabbitMQ 3.10 can lose a quorum queue that was declared milliseconds before it is killed: seconds to wait.
-DECLARED = 3.0
 #: Seconds between two counts of the documents, for the line that tells how far it is.
 LOOK_EVERY = 5.0
 #: Seconds after which the publisher calls a publish unknown.
@@ -109,6 +107,7 @@ async def run(
             poison=bool(scenario.weights.get("poison")),
         )
         settled_after = time.time() - published_at
+    (folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in evidence.faults], indent=1))
     evidence.notes += [f"{name} did not end when told to" for name in scene.fleet.stubborn]
     killed, complaints = scene.fleet.killed(), scene.fleet.complaints()
     return Outcome(scenario, evidence, settle(evidence), killed, time.time() - began, settled_after, complaints)

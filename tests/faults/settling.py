@@ -43,6 +43,7 @@ class Settling:
             if now != known:
                 known, moved = now, time.monotonic()
             if time.monotonic() - moved > self._patience:
+                left = await asyncio.to_thread(self._left)
                 return left, [f"nothing moved for {self._patience:g} s: {open_jobs} jobs are not final, left {left}"]
             await asyncio.sleep(EVERY)
 
