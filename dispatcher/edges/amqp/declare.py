@@ -41,7 +41,7 @@ async def declare_again(url: str, topology: Topology) -> None:
     try:
         await declare(url, topology)
     except Exception as error:
-        _logger.error("cannot declare the topology", error=str(error))
+        _logger.error("cannot declare the topology", error=str(error) or type(error).__name__)
 
 
 async def _connect(url: str) -> AbstractConnection:
