@@ -376,4 +376,5 @@ async def test_a_child_that_died_between_two_jobs_harms_none(executor: Executor)
         execution, pid = await in_child(executor, "pid", {})
         assert execution.outcome is Outcome.SUCCEEDED
         os.kill(pid, signal.SIGKILL)
-        await eventually(lambda pid=pid: not alive(pid), "the idle child is gone")  # type: ignore[misc]
+        (child,) = executor._processes._idle
+        await eventually(lambda child=child: not child.idle, "the death is known")  # type: ignore[misc]
