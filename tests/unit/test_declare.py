@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -21,7 +22,13 @@ async def test_any_failure_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplo
     async def breaks(*_: object) -> None:
         raise Exception
 
-    monkeypatch.setattr(module, "declare", breaks)
+    closed = AsyncMock()
+    monkeypatch.setattr(module, "_connect", AsyncMock())
+    monkeypatch.setattr(module, "_declare_all", breaks)
+    monkeypatch.setattr(module, "close", closed)
     with caplog.at_level(logging.ERROR):
         await module.declare_again("amqp://localhost", build(Names(), ["default"]))
     assert "cannot declare the topology" in caplog.text
+    assert closed.await_count == 1
+    with pytest.raises(module.BrokerError):  # a command says a sentence, not a traceback
+        await module.declare("amqp://localhost", build(Names(), ["default"]))

@@ -7,7 +7,7 @@ from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
 
 from dispatcher.core.topology import Topology
 from dispatcher.edges import log
-from dispatcher.edges.amqp.link import BrokerError, connect, explain
+from dispatcher.edges.amqp.link import BrokerError, close, connect, explain
 
 _logger = log.get("amqp")
 
@@ -26,22 +26,18 @@ async def declare(url: str, topology: Topology) -> None:
             f"{error}: something of that name exists with other arguments; arguments of a name never change, "
             "so delete it once it is empty, or use another amqp.prefix"
         ) from None
-    except AMQPError as error:
+    except Exception as error:  # where its connection breaks half-way, aiormq raises a bare Exception too
         raise BrokerError(explain(error, url)) from None
     finally:
-        await connection.close()
+        await close(connection)
 
 
 async def declare_again(url: str, topology: Topology) -> None:
-    """Declare what somebody deleted while we ran; a failure is logged, since it will be tried again.
-
-    Any failure: when its connection breaks half-way, aiormq raises a bare Exception, and what waits for the queue
-    would wait for good.
-    """
+    """Declare what somebody deleted while we ran; a failure is logged, since it will be tried again."""
     try:
         await declare(url, topology)
-    except Exception as error:
-        _logger.error("cannot declare the topology", error=str(error) or type(error).__name__)
+    except BrokerError as error:
+        _logger.error("cannot declare the topology", error=str(error))
 
 
 async def _connect(url: str) -> AbstractConnection:

@@ -188,6 +188,11 @@ def _closing(connection: AbstractConnection) -> asyncio.Task[None]:
     return task
 
 
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection, however broken it is; one that takes long goes on closing by itself."""
+    await asyncio.wait({_closing(connection)}, timeout=CLOSE_TIMEOUT)
+
+
 def _retrieve(ended: asyncio.Task[None]) -> None:
     """Look at a task's error, so that asyncio does not log it as one that nobody saw."""
     if not ended.cancelled():
@@ -223,4 +228,4 @@ async def check_broker(url: str) -> None:
         connection = await connect(url, "dispatcher check")
     except (TimeoutError, AMQPError, OSError, ValueError) as error:
         raise BrokerError(explain(error, url)) from None
-    await asyncio.wait({_closing(connection)}, timeout=CLOSE_TIMEOUT)
+    await close(connection)
