@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,23 +45,25 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._processes.close()
 
+    def child(self) -> AbstractAsyncContextManager[Child]:
+        """A child process for one execution, ready before that begins; `ChildNotStarted` is no fault of the job."""
+        return self._processes.child()
+
     async def run(
-        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float, *, alone: bool = False
+        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float, child: Child | None = None
     ) -> tuple[Execution, Any]:
         """One execution, and the result to record.
 
         Args:
             handler, payload, context: what to run.
-            timeout: seconds that it may take; the start of a child process does not count.
-            alone: run it in a child process, whatever the handler asked for.
+            timeout: seconds that it may take.
+            child: where to run it; without one, in the event loop or in a thread, as the handler asks.
 
         Raises:
             asyncio.CancelledError: the worker stops.
-            ChildNotStarted: no child process can be started, which is no fault of the job.
         """
-        if alone or handler.kind == "process":
-            async with self._processes.child() as child:
-                return await self._limited(self._in_process(child, handler, payload, context), context, timeout)
+        if child is not None:
+            return await self._limited(self._in_process(child, handler, payload, context), context, timeout)
         try:
             arguments = handler.arguments(payload, context)
         except ValidationError as error:
@@ -69,11 +72,11 @@ class Executor:
             return _failed(error), None
         return await self._limited(self._call(handler, arguments, context), context, timeout)
 
-    async def _limited(self, call: Awaitable[Any], context: Context, timeout: float) -> tuple[Execution, Any]:
+    async def _limited(self, handling: Awaitable[Any], context: Context, timeout: float) -> tuple[Execution, Any]:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                result = await call
+                result = await handling
             return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
         except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():

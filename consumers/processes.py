@@ -47,10 +47,14 @@ class ProcessPool:
 
     async def _take(self) -> Child:
         while self._idle:
-            child = self._idle.pop()
-            if child.idle:
+            child, fine = self._idle.pop(), False
+            try:
+                fine = await child.answers()
+            finally:
+                if not fine:  # it died between two jobs, which is the fault of none
+                    await asyncio.shield(child.kill())
+            if fine:
                 return child
-            await child.kill()  # it died between two jobs: no job's fault
         return await Child.start("consumers.child", self._target)
 
     async def close(self) -> None:

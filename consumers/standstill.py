@@ -14,7 +14,7 @@ class Standstill:
     """Tells of a pause so long that the broker may have given this process's messages to others.
 
     Args:
-        limit: seconds; the heartbeat, since the broker closes a connection that is silent for longer.
+        limit: seconds for which the broker waits, at least, for a silent connection.
         on_pause: called after such a pause, before the process is taken for awake again.
     """
 

@@ -45,6 +45,7 @@ from dispatcher.edges.amqp import (
     Subscription,
     declare_again,
 )
+from dispatcher.edges.children import Child
 from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, WorkMessage
 from schemas.events import about
 
@@ -55,6 +56,8 @@ ERROR_HEADER = "x-error"
 SUSPECT_AFTER = 3
 #: Suspects held at a time, for each lane; each runs in a process of its own.
 SUSPECTS_HELD = 4
+#: Heartbeats that a broker waits for, at least, before it gives the messages of a silent connection to others.
+BROKER_GIVES_UP = 2
 #: Pause before a step on which the worker itself failed goes back to its queue, in seconds.
 FAULT_PAUSE = 1.0
 #: How long history's answer about a step that waited for its time is good, in seconds.
@@ -93,6 +96,7 @@ class Worker:
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
         self._history = History(settings)
+        self._suspect_queues = {self._names.suspect(lane) for lane in settings.worker_lanes}
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
         self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
@@ -104,13 +108,12 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._standstill = Standstill(amqp.heartbeat, self._paused)
+        self._standstill = Standstill(BROKER_GIVES_UP * amqp.heartbeat, self._paused)
 
     def _subscriptions(self) -> list[Subscription]:
         worker = self._settings.worker
         prefetch = worker.concurrency + worker.read_ahead
         lanes = self._settings.worker_lanes
-        self._suspect_queues = {self._names.suspect(lane) for lane in lanes}
         work = [self._names.work_queue(lane, priority) for lane in lanes for priority in PRIORITIES]
         return [
             *(Subscription(queue, min(prefetch, 65_535)) for queue in work),
@@ -159,7 +162,7 @@ class Worker:
 
     def _paused(self) -> None:
         """This process stood still: what it holds and does not run may be with another worker by now."""
-        self._consumer.drop("this process stood still for longer than the heartbeat")
+        self._consumer.drop("this process stood still for longer than the broker waits for heartbeats")
         self._start_ready()
 
     async def _give_back(self, step: _Step) -> None:
@@ -175,7 +178,9 @@ class Worker:
             return
         key = step_key(work)
         if key in self._steps:
-            self._steps[key].deliveries.append(delivery)
+            known = self._steps[key]
+            known.deliveries.append(delivery)
+            known.only = False  # somebody else may have had it in between, and sent the next one
         elif key in self._settled_steps:
             metrics.stale.inc()
             self._outbox.add([], [], partial(self._consumer.done, delivery))
@@ -193,7 +198,7 @@ class Worker:
         """The processes that held this step died again and again, perhaps because of it."""
         _logger.warning("set apart: its workers died", app=work.app, job=work.id, run=work.run, attempt=work.n)
         metrics.of(metrics.suspects, work.lane).inc()
-        message = Outgoing("", self._names.suspect(self._lane_of(delivery.queue)), delivery.body, _trace_of(work))
+        message = Outgoing("", self._names.suspect(self._lane_of(delivery.queue)), delivery.body, work.headers)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _lane_of(self, queue: str) -> str:
@@ -269,6 +274,9 @@ class Worker:
         handler = self._registry.get(step.work.type)
         if handler is None:
             self._without_handler(step)
+        elif step.alone or handler.kind == "process":
+            async with self._executor.child() as child:
+                await self._execute(step, handler, child)
         else:
             await self._execute(step, handler)
 
@@ -302,7 +310,7 @@ class Worker:
         _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
         self._outbox.add(self._messages(step, following), [event], self._settled(step))
 
-    async def _execute(self, step: _Step, handler: Handler) -> None:
+    async def _execute(self, step: _Step, handler: Handler, child: Child | None = None) -> None:
         work = step.work
         context = Context(
             id=work.id,
@@ -326,7 +334,7 @@ class Worker:
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
         metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
         timeout = work.timeout or handler.timeout or self._settings.worker.timeout
-        execution, result = await self._executor.run(handler, work.payload, context, timeout, alone=step.alone)
+        execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
         metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
         metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
         finished_at = max(clock.now_ms(), started_at)
@@ -372,25 +380,20 @@ class Worker:
         work = following.message
         if work is None:
             return ()
-        headers = _trace_of(work)
         if following.delay is None:
-            return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
+            return (Outgoing("", self._names.parked(work.lane), work.encode(), work.headers),)
         if step.only:
             self._lineage.sent(work, step.deliveries[0])
         way = ladder.enter(following.delay, work.lane, work.priority)
         leaves_at = time.monotonic() + way.stay_ms / 1000
-        return (Outgoing(self._names.delays, way.routing_key, work.encode(), headers, leaves_at=leaves_at),)
+        return (Outgoing(self._names.delays, way.routing_key, work.encode(), work.headers, leaves_at=leaves_at),)
 
     def _settled(self, step: _Step) -> Callable[[], None]:
         def settle() -> None:
-            self._steps.pop(step.key, None)
-            self._settled_steps.add(step.key)
+            key = step.key
+            self._steps.pop(key, None)
+            self._settled_steps.add(key)
             for delivery in step.deliveries:
                 self._consumer.done(delivery)
 
         return settle
-
-
-def _trace_of(work: WorkMessage) -> dict[str, str] | None:
-    """The headers of a message that carries the job on."""
-    return work.trace.model_dump(exclude_none=True) if work.trace else None

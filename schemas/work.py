@@ -54,6 +54,11 @@ class WorkMessage(Model):
         return cls.model_validate_json(body)
 
     @property
+    def headers(self) -> dict[str, str] | None:
+        """The headers of a message that carries it: the client's trace context, if there is one."""
+        return self.trace.model_dump(exclude_none=True) if self.trace else None
+
+    @property
     def key(self) -> tuple[str, str]:
         """The job's identity: one app, one id, one job."""
         return self.app, self.id

@@ -22,7 +22,9 @@ from pathlib import Path
 _LENGTH = struct.Struct(">I")
 #: What a child says once it is ready for requests.
 _READY = b"ready"
-#: Longest time until a child is ready, in seconds.
+#: What it is asked, and answers, to show that it lives.
+_PING = b""
+#: Longest time until a child is ready, or shows that it lives, in seconds.
 START_TIMEOUT = 60.0
 #: The current folder is kept out (-P) until our own packages are imported: a schemas.py of the handler project there
 #: would take the place of ours.
@@ -97,8 +99,19 @@ class Child:
 
     @property
     def idle(self) -> bool:
-        """Whether it can be asked: it lives, as far as is known, and owes no answer."""
-        return self._process.returncode is None and not self._asked
+        """Whether it owes no answer and is not known to have ended."""
+        return not self._asked and self._process.returncode is None
+
+    async def answers(self) -> bool:
+        """Whether it lives: it says so itself.
+
+        The loop hears of a death some time later, and a request that was sent meanwhile would be blamed for it.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                return await self.call(_PING) == _PING
+        except (ChildDied, TimeoutError):
+            return False
 
     async def call(self, request: bytes) -> bytes:
         """Send one request and read its answer.
@@ -144,7 +157,8 @@ def serve(fd: int, answer: Callable[[bytes], bytes]) -> None:
     reply = _READY
     while True:
         connection.sendall(_LENGTH.pack(len(reply)) + reply)
-        reply = answer(requests.get())
+        request = requests.get()
+        reply = _PING if request == _PING else answer(request)
 
 
 def _read(connection: socket.socket, requests: queue.SimpleQueue[bytes]) -> None:

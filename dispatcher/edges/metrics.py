@@ -21,7 +21,10 @@ key_age = Gauge("dispatcher_key_cache_age_seconds", "Time since the API keys wer
 attempts = Counter("dispatcher_attempts_total", "Executions that ended, by outcome", ["lane", "outcome"])
 final = Counter("dispatcher_jobs_final_total", "Jobs that a worker brought to a final state", ["lane", "state"])
 retries = Counter("dispatcher_retries_total", "Attempts that failed and will be tried again", ["lane"])
-stale = Counter("dispatcher_stale_deliveries_total", "Deliveries dropped because history says that their run is final")
+stale = Counter(
+    "dispatcher_stale_deliveries_total",
+    "Deliveries dropped because their run is final, or their step settled, already",
+)
 suspects = Counter(
     "dispatcher_suspects_total", "Steps set apart because the processes that held them died again and again", ["lane"]
 )

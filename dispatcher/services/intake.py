@@ -136,8 +136,7 @@ class Intake:
             self._refuse(delivery, refusal, record)
             return
         work = admitted.work
-        headers = work.trace.model_dump(exclude_none=True) if work.trace else None
-        message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), headers)
+        message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), work.headers)
         metrics.of(metrics.accepted, work.lane, work.priority).inc()
         self._outbox.add(
             [message],

@@ -266,7 +266,9 @@ async def in_child(
     handler = child_handlers.jobs.get(job_type)
     assert handler is not None
     trace = Trace(traceparent="00-x")
-    return await executor.run(handler, payload, context(type=job_type, tags=("a", "b"), trace=trace), timeout)
+    told = context(type=job_type, tags=("a", "b"), trace=trace)
+    async with executor.child() as child:
+        return await executor.run(handler, payload, told, timeout, child)
 
 
 async def test_a_child_process_does_all_that_a_thread_does(executor: Executor) -> None:
@@ -332,18 +334,16 @@ async def test_closing_ends_idle_children(monkeypatch: pytest.MonkeyPatch) -> No
     assert not alive(child)
 
 
-async def test_alone_is_in_a_child_whatever_the_handler_asked_for(executor: Executor) -> None:
-    """A handler of the loop runs in another process, and killing that one is a crash of the job alone."""
+async def test_any_handler_can_run_in_a_child(executor: Executor) -> None:
+    """One of the loop, one of a thread; and what kills its process there is a crash of the job alone."""
     for job_type in ("loop.pid", "thread.pid"):
+        execution, pid = await in_child(executor, job_type, {})
+        assert (execution.outcome, pid != os.getpid()) == (Outcome.SUCCEEDED, True)
         handler = child_handlers.jobs.get(job_type)
         assert handler is not None
-        execution, pid = await executor.run(handler, {}, context(type=job_type), 20, alone=True)
-        assert (execution.outcome, pid != os.getpid()) == (Outcome.SUCCEEDED, True)
         execution, pid = await executor.run(handler, {}, context(type=job_type), 20)
         assert pid == os.getpid()
-    deadly = child_handlers.jobs.get("loop.kill")
-    assert deadly is not None
-    execution, _ = await executor.run(deadly, {}, context(type="loop.kill"), 20, alone=True)
+    execution, _ = await in_child(executor, "loop.kill", {})
     assert execution.outcome is Outcome.CRASHED
 
 
@@ -357,10 +357,8 @@ async def test_a_child_that_cannot_start_is_no_fault_of_the_job(monkeypatch: pyt
     """The registry cannot be loaded: that ends no attempt."""
     monkeypatch.chdir(ROOT)
     made = Executor(threads=1, target="tests.unit.child_handlers:missing", max_result_bytes=1_000)
-    handler = child_handlers.jobs.get("pid")
-    assert handler is not None
     with pytest.raises(ChildNotStarted):
-        await made.run(handler, {}, context(type="pid"), 20)
+        await in_child(made, "pid", {})
     await made.close()
 
 
@@ -376,5 +374,4 @@ async def test_a_child_that_died_between_two_jobs_harms_none(executor: Executor)
         execution, pid = await in_child(executor, "pid", {})
         assert execution.outcome is Outcome.SUCCEEDED
         os.kill(pid, signal.SIGKILL)
-        (child,) = executor._processes._idle
-        await eventually(lambda child=child: not child.idle, "the death is known")  # type: ignore[misc]
+        await eventually(lambda pid=pid: not alive(pid), "the idle child is gone")  # type: ignore[misc]

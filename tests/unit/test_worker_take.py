@@ -1,0 +1,123 @@
+"""What a worker does with a delivery: run it, join it, drop it, set it apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from config import load_settings
+from consumers import Registry, worker
+from consumers.history import START_GRACE
+from consumers.worker import SUSPECT_AFTER, Worker
+from dispatcher.core.acks import AckLedger
+from dispatcher.edges.amqp import Delivery
+from dispatcher.edges.children import ChildNotStarted
+from schemas import WorkMessage
+
+WORK = WorkMessage(
+    app="shop", id="one", type="a.b", lane="default", priority="normal", accepted_at=1, payload={}
+)  # fmt: skip
+QUEUE = "work.v1.default.normal"
+
+
+def delivered(queue: str = QUEUE, *, count: int = 0, again: bool = False, is_open: bool = True) -> Delivery:
+    """The step, delivered."""
+    session = cast(Any, SimpleNamespace(open=is_open, ledger=AckLedger()))
+    return Delivery(queue, 1, WORK.encode(), queue, again, {"x-delivery-count": count}, None, None, session)
+
+
+@pytest.fixture
+async def idle(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker without connections that starts nothing by itself."""
+    made = Worker(load_settings({}), Registry(), "nowhere:jobs")
+    monkeypatch.setattr(made, "_start_ready", lambda: None)
+    return made
+
+
+async def test_a_step_that_comes_again_joins_the_one_that_is_held(idle: Worker) -> None:
+    """History is asked from then on: another worker may have had it in between, and sent the next step."""
+    idle._take(delivered())
+    (step,) = idle._steps.values()
+    assert step.only
+    idle._take(delivered(again=True, count=1))
+    assert len(step.deliveries) == 2
+    assert len(idle._ready) == 1
+    assert not step.only
+
+
+async def test_a_step_that_was_settled_is_acknowledged_and_not_run(idle: Worker) -> None:
+    """However often it came back, and whoever published it twice."""
+    idle._take(delivered())
+    (step,) = idle._steps.values()
+    idle._ready.clear()
+    idle._settled(step)()
+    for again, count in ((False, 0), (True, SUSPECT_AFTER)):
+        idle._take(delivered(again=again, count=count))
+    assert (len(idle._ready), len(idle._steps)) == (0, 0)
+    assert [list(entry.messages) for entry in idle._outbox._waiting] == [[], []]
+
+
+async def test_a_step_whose_workers_died_is_set_apart(idle: Worker) -> None:
+    """It goes to its lane's suspects as it is; from there it runs in a process of its own."""
+    idle._take(delivered(again=True, count=SUSPECT_AFTER - 1))
+    (step,) = idle._steps.values()
+    assert not step.alone
+    idle._ready.clear()
+    idle._steps.clear()
+    first = delivered(again=True, count=SUSPECT_AFTER)
+    idle._take(first)
+    assert not idle._steps
+    ((message,),) = [entry.messages for entry in idle._outbox._waiting]
+    assert (message.exchange, message.routing_key, message.body) == ("", "suspect.v1.default", first.body)
+    idle._take(delivered("suspect.v1.default"))
+    (step,) = idle._steps.values()
+    assert (step.alone, step.only) == (True, False)
+
+
+async def test_what_the_broker_gave_to_others_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is gone: it comes again, here or elsewhere."""
+    made = Worker(load_settings({}), Registry(), "nowhere:jobs")
+    began: list[Any] = []
+
+    async def decide(step: Any) -> None:
+        began.append(step)
+
+    monkeypatch.setattr(made, "_decide", decide)
+    made._take(delivered(is_open=False))
+    assert (made._steps, len(made._running)) == ({}, 0)
+    made._take(delivered())
+    await asyncio.gather(*made._running)
+    assert len(began) == 1
+
+
+async def test_children_that_do_not_start_leave_nothing_in_history(
+    idle: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is given back; an entry a second in its attempts would fill its document."""
+
+    @asynccontextmanager
+    async def none() -> AsyncIterator[Any]:
+        await asyncio.sleep(2 * START_GRACE)
+        raise ChildNotStarted("it ended first")
+        yield
+
+    idle._registry.handler("a.b")(lambda payload: None)
+    monkeypatch.setattr(worker, "FAULT_PAUSE", 0)
+    monkeypatch.setattr(idle._executor, "child", none)
+    given_back: list[Any] = []
+
+    async def give_back(delivery: Delivery) -> None:
+        given_back.append(delivery)
+
+    monkeypatch.setattr(idle._consumer, "give_back", give_back)
+    idle._take(delivered("suspect.v1.default"))
+    (step,) = idle._steps.values()
+    monkeypatch.setattr(step, "only", True)
+    await idle._guarded(step, idle._decide(step))
+    assert given_back == step.deliveries
+    assert idle._outbox._waiting == []
