@@ -30,6 +30,7 @@ from dispatcher.edges.amqp import (
     Publisher,
     Subscription,
     declare_again,
+    marked_again,
 )
 from dispatcher.edges.mongo import Database, KeyStore
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
@@ -137,12 +138,19 @@ class Intake:
             return
         work = admitted.work
         message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), work.headers)
+        if delivery.again:  # what it became the first time may be with a worker
+            message = marked_again(message)
         metrics.of(metrics.accepted, work.lane, work.priority).inc()
         self._outbox.add(
             [message],
             [admitted.event],
             partial(self._settled, delivery, {"id": work.id, "status": "accepted"}),
+            # a message that the broker has queued again is judged again: published now, it would be two
+            void=partial(self._lost, delivery),
         )
+
+    def _lost(self, delivery: Delivery) -> bool:
+        return not self._consumer.holds(delivery)
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
         api_key = delivery.headers.get(KEY_HEADER)
@@ -200,6 +208,8 @@ class Intake:
             delivery.correlation_id,
             delivery.reply_to,
         )
+        if delivery.again:
+            message = marked_again(message)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _settled(self, delivery: Delivery, reply: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,12 @@ from dispatcher.core.acks import AckLedger
 from dispatcher.edges import log
 from dispatcher.edges.amqp.frames import ack_frames, give_back_frame
 from dispatcher.edges.amqp.link import Link
+from dispatcher.edges.amqp.publisher import AGAIN_HEADER
 from dispatcher.edges.amqp.writing import write
 
 _logger = log.get("amqp")
+#: Longest wait for the broker's answer, in seconds.
+ANSWER_TIMEOUT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class _Session:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.ledger = AckLedger()
+        self.began = time.monotonic()
         self.open = True
         #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
         #: single acknowledgement would make it the second one of its tag, which costs the channel.
@@ -66,6 +71,16 @@ class Delivery:
         count = self.headers.get("x-delivery-count", 0)
         return count if isinstance(count, int) else 0
 
+    @property
+    def again(self) -> bool:
+        """Whether somebody else may have had it: it was delivered before, or published twice."""
+        return self.redelivered or AGAIN_HEADER in self.headers
+
+    @property
+    def connected_for(self) -> float:
+        """How long the connection that it came on has lasted, in seconds."""
+        return time.monotonic() - self.session.began
+
 
 class Consumer:
     """Delivers messages to a plain function; acknowledges what `done` names at the next `flush`.
@@ -86,6 +101,7 @@ class Consumer:
         self._on_delivery = on_delivery
         self._session: _Session | None = None
         self._stopped = False
+        self._paused: set[str] = set()
         self._link = Link(url, f"{name} consumer", self._setup, heartbeat, self._lost)
 
     @property
@@ -111,7 +127,7 @@ class Consumer:
             return
         for subscription in self._subscriptions:
             with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
-                await session.channel.basic_cancel(subscription.queue, timeout=5)
+                await session.channel.basic_cancel(subscription.queue, timeout=ANSWER_TIMEOUT)
 
     async def _setup(self, connection: AbstractConnection) -> None:
         if self._session is not None:
@@ -122,13 +138,51 @@ class Consumer:
         self._outer = outer  # a strong reference: a channel that is collected closes
         channel = cast(Channel, await outer.get_underlay_channel())
         session = self._session = _Session(channel)
+        self._paused.clear()
         if self._stopped:
             return
         channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
-            await channel.basic_qos(prefetch_count=subscription.prefetch)
-            await channel.basic_consume(subscription.queue, _never_called, consumer_tag=subscription.queue)
+            await _consume(channel, subscription)
+
+    @property
+    def paused(self) -> bool:
+        """Whether some queues are not consumed for the moment."""
+        return bool(self._paused)
+
+    async def pause(self, queues: Iterable[str]) -> None:
+        """Take nothing more from these queues until `resume`; what was taken stays taken."""
+        session = self._session
+        if session is None or not session.open or not self._link.ready:
+            return
+        for queue in queues:
+            with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
+                await session.channel.basic_cancel(queue, timeout=ANSWER_TIMEOUT)
+                if session is self._session:
+                    self._paused.add(queue)
+
+    async def resume(self) -> None:
+        """Consume every queue again."""
+        session = self._session
+        while self._paused and session is self._session and session is not None and session.open:
+            queue = self._paused.pop()
+            (subscription,) = [s for s in self._subscriptions if s.queue == queue]
+            try:
+                await _consume(session.channel, subscription, ANSWER_TIMEOUT)
+            except (TimeoutError, aiormq.exceptions.AMQPError) as error:
+                self._link.drop(f"cannot consume {queue} again: {type(error).__name__}")
+
+    async def counts(self, queue: str) -> tuple[int, int] | None:
+        """How many messages wait in a queue of ours, and how many consume it; None while that cannot be known."""
+        session = self._session
+        if session is None or not session.open or not self._link.ready:
+            return None
+        try:
+            found = await session.channel.queue_declare(queue, passive=True, timeout=ANSWER_TIMEOUT)
+        except (TimeoutError, aiormq.exceptions.AMQPError):
+            return None
+        return found.message_count or 0, found.consumer_count or 0
 
     def _lost(self) -> None:
         """The connection is gone, and with it what was delivered on it."""
@@ -210,6 +264,12 @@ class Consumer:
             session.open = False
             if session is self._session:
                 self._link.drop(str(error))
+
+
+async def _consume(channel: Channel, subscription: Subscription, timeout: float | None = None) -> None:
+    queue = subscription.queue
+    await channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
+    await channel.basic_consume(queue, _never_called, consumer_tag=queue, timeout=timeout)
 
 
 async def _never_called(_: DeliveredMessage) -> None:
