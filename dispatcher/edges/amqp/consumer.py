@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class _Session:
         self.channel = channel
         self.ledger = AckLedger()
         self.began = time.monotonic()
+        #: The queue of each consumer tag, and the tag under which each queue is consumed.
+        self.queues: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.numbers = itertools.count(1)
         self.open = True
         #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
         #: single acknowledgement would make it the second one of its tag, which costs the channel.
@@ -126,8 +131,9 @@ class Consumer:
         if session is None or not session.open or not self._link.ready:
             return
         for subscription in self._subscriptions:
-            with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
-                await session.channel.basic_cancel(subscription.queue, timeout=ANSWER_TIMEOUT)
+            if tag := session.tags.get(subscription.queue):
+                with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
+                    await session.channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT)
 
     async def _setup(self, connection: AbstractConnection) -> None:
         if self._session is not None:
@@ -144,7 +150,7 @@ class Consumer:
         channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
-            await _consume(channel, subscription)
+            await _consume(session, subscription)
 
     @property
     def paused(self) -> bool:
@@ -158,7 +164,9 @@ class Consumer:
             return
         for queue in queues:
             with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
-                await session.channel.basic_cancel(queue, timeout=ANSWER_TIMEOUT)
+                tag = session.tags.pop(queue)
+                await session.channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT)
+                del session.queues[tag]  # nothing comes under it after the broker's answer
                 if session is self._session:
                     self._paused.add(queue)
 
@@ -169,7 +177,7 @@ class Consumer:
             queue = self._paused.pop()
             (subscription,) = [s for s in self._subscriptions if s.queue == queue]
             try:
-                await _consume(session.channel, subscription, ANSWER_TIMEOUT)
+                await _consume(session, subscription, ANSWER_TIMEOUT)
             except (TimeoutError, aiormq.exceptions.AMQPError) as error:
                 self._link.drop(f"cannot consume {queue} again: {type(error).__name__}")
 
@@ -190,7 +198,7 @@ class Consumer:
             self._session.open = False
 
     def _cancelled(self, frame: Any) -> None:
-        self._link.drop(f"the broker cancelled the consumer of {frame.consumer_tag}")
+        self._link.drop(f"the broker cancelled the consumer {frame.consumer_tag}")
 
     async def _deliver(self, session: _Session, frame: Basic.Deliver) -> None:
         """Read a message's content and hand it on, without a task of its own as aiormq would make it."""
@@ -206,7 +214,7 @@ class Consumer:
         session.ledger.delivered(tag)
         self._on_delivery(
             Delivery(
-                frame.consumer_tag or "",  # each consumer is named after its queue
+                session.queues[frame.consumer_tag or ""],
                 tag,
                 parts[0] if len(parts) == 1 else b"".join(parts),
                 frame.routing_key or "",
@@ -266,10 +274,16 @@ class Consumer:
                 self._link.drop(str(error))
 
 
-async def _consume(channel: Channel, subscription: Subscription, timeout: float | None = None) -> None:
+async def _consume(session: _Session, subscription: Subscription, timeout: float | None = None) -> None:
+    """Begin to consume, under a tag that this channel has not had.
+
+    RabbitMQ 3.10 ends the connection when a tag is used again whose messages are not all acknowledged.
+    """
     queue = subscription.queue
-    await channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
-    await channel.basic_consume(queue, _never_called, consumer_tag=queue, timeout=timeout)
+    tag = f"{queue} {next(session.numbers)}"
+    session.queues[tag], session.tags[queue] = queue, tag
+    await session.channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
+    await session.channel.basic_consume(queue, _never_called, consumer_tag=tag, timeout=timeout)
 
 
 async def _never_called(_: DeliveredMessage) -> None:
