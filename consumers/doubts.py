@@ -132,15 +132,15 @@ class Doubts:
         self._steps.clear()
         return left
 
-    def add(self, step: Step, connected_for: float) -> None:
+    def add(self, step: Step, since_reconnect: float) -> None:
         """Take a step that came again.
 
         Args:
             step: the step, just delivered.
-            connected_for: how long the connection that it came on has lasted, in seconds.
+            since_reconnect: seconds since this worker reconnected; infinite if it never did.
         """
         now = time.monotonic()
-        self._steps[step] = (now + max(RECORDED, RECONNECTED - connected_for), now)
+        self._steps[step] = (now + max(RECORDED, RECONNECTED - since_reconnect), now)
         self._wake.set()
 
     async def _run(self) -> None:

@@ -180,7 +180,7 @@ class Worker:
         only = not delivery.again and not suspect and self._attempts.lineage.is_only(work, delivery)
         step = self._steps[step_key(work)] = Step(work, only, suspect or work.suspect, [delivery])
         if delivery.again:
-            self._doubts.add(step, delivery.connected_for)
+            self._doubts.add(step, delivery.since_reconnect)
         else:
             self._admit(step)
 

@@ -40,12 +40,12 @@ class Subscription:
 
 
 class _Session:
-    """One channel's lifetime: its tags mean nothing on another."""
+    """One channel's lifetime: its tags mean nothing on another. ``began``: in seconds of the monotonic clock."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, began: float) -> None:
         self.channel = channel
         self.ledger = AckLedger()
-        self.began = time.monotonic()
+        self.began = began
         #: The queue of each consumer tag, and the tag under which each queue is consumed.
         self.queues: dict[str, str] = {}
         self.tags: dict[str, str] = {}
@@ -82,8 +82,8 @@ class Delivery:
         return self.redelivered or AGAIN_HEADER in self.headers
 
     @property
-    def connected_for(self) -> float:
-        """How long the connection that it came on has lasted, in seconds."""
+    def since_reconnect(self) -> float:
+        """Seconds since the consumer reconnected, when this came; infinite on its first connection."""
         return time.monotonic() - self.session.began
 
 
@@ -143,7 +143,8 @@ class Consumer:
         self._link.watch(outer)
         self._outer = outer  # a strong reference: a channel that is collected closes
         channel = cast(Channel, await outer.get_underlay_channel())
-        session = self._session = _Session(channel)
+        first = self._session is None
+        session = self._session = _Session(channel, float("-inf") if first else time.monotonic())
         self._paused.clear()
         if self._stopped:
             return
