@@ -81,7 +81,7 @@ class Outbox:
     def add(
         self,
         messages: Sequence[Outgoing],
-        events: Sequence[Event],
+        events: Sequence[Event | bytes],
         settled: Callable[[], None] | None = None,
         *,
         urgent: bool = False,
@@ -90,9 +90,10 @@ class Outbox:
 
         An ``urgent`` one does not wait for the batch under way (a delay's clock starts only in the broker).
 
-        Events are encoded here, so that a fault in one reaches its own caller and no other entry.
+        Events that are not encoded yet are so here: a fault in one reaches its own caller and no other entry.
         """
-        entry = Entry(messages, [encode_event(event) for event in events], settled, urgent)
+        encoded = [event if isinstance(event, bytes) else encode_event(event) for event in events]
+        entry = Entry(messages, encoded, settled, urgent)
         self._waiting.append(entry)
         self._wake.set()
         return entry
