@@ -29,7 +29,9 @@ START_PAUSE = 1.0
 #: How long a stop waits for the verdicts that are due, in seconds; the rest goes back to the queue.
 STOP_GRACE = 5.0
 
-_CHILD = "dispatcher.services.intake_child"
+#: What judges in the child process.
+CHILD_MODULE = "dispatcher.services.intake_child"
+
 _KILLS = crashed("this message kills the process that judges it")
 
 
@@ -123,7 +125,7 @@ class Suspects:
             await self._end_child()
         if self._child is None:
             _logger.warning("messages were there each time when intake died: they are judged in a child process")
-            self._child = await Child.start(_CHILD)
+            self._child = await Child.start(CHILD_MODULE)
         return self._child
 
     async def _end_child(self) -> None:

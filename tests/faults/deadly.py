@@ -12,6 +12,8 @@ from typing import Any
 
 from dispatcher.core import admission, keys
 
+#: This module, whose `answering` is that of intake's child processes.
+MODULE = "tests.faults.deadly"
 #: In a body: kills at once whoever parses it.
 PARSED = b"kills-the-parser"
 #: In a body: kills whoever looks for keys in it, even to show it.
@@ -32,7 +34,7 @@ def infect() -> None:
     """Put the fault into this process, and into the children that it will start."""
     from dispatcher.services import intake_suspects
 
-    intake_suspects._CHILD = __name__ if __name__ != "__main__" else "tests.faults.deadly"  # type: ignore[misc]
+    intake_suspects.CHILD_MODULE = MODULE
     parse_body, redact = admission.parse_body, keys.redact
 
     def parse(body: bytes) -> dict[str, Any]:
