@@ -52,8 +52,6 @@ from schemas import PRIORITIES, WorkMessage
 _logger = log.get("worker")
 
 ERROR_HEADER = "x-error"
-#: A step that came back so often may be what kills its process.
-SUSPECT_AFTER = 3
 #: Suspects held at a time, for each lane; each runs in a process of its own.
 SUSPECTS_HELD = 4
 #: Heartbeats that a broker waits for, at least, before it gives the messages of a silent connection to others.
@@ -189,7 +187,7 @@ class Worker:
         delivery = step.deliveries[0]
         if delivery.queue in self._suspect_queues:
             self._make_ready(step)
-        elif delivery.delivery_count >= SUSPECT_AFTER:
+        elif delivery.suspect:
             self._set_apart(step)
         else:
             self._keep_or_start(step)

@@ -17,9 +17,10 @@ from consumers.doubts import Known
 from consumers.history import START_GRACE
 from consumers.read_ahead import HELD
 from consumers.steps import step_key
-from consumers.worker import SUSPECT_AFTER, Worker
+from consumers.worker import Worker
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges.amqp import Delivery
+from dispatcher.edges.amqp.consumer import SUSPECT_AFTER
 from dispatcher.edges.children import ChildNotStarted
 from schemas import WorkMessage
 

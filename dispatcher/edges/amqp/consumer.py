@@ -29,6 +29,8 @@ from dispatcher.edges.amqp.writing import write
 _logger = log.get("amqp")
 #: Longest wait for the broker's answer, in seconds.
 ANSWER_TIMEOUT = 5
+#: A message that came back so often may be what kills its process.
+SUSPECT_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,11 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int:
-        """How often it was delivered before and came back; read only to suspect a crash."""
-        count = self.headers.get("x-delivery-count", 0)
+        """How often it was delivered before and came back; read only to suspect a crash.
+
+        On a first delivery the header is absent, or what the client wrote there.
+        """
+        count = self.headers.get("x-delivery-count", 0) if self.redelivered else 0
         return count if isinstance(count, int) else 0
 
     @property
@@ -85,6 +90,11 @@ class Delivery:
     def since_reconnect(self) -> float:
         """Seconds since the consumer reconnected, when this came; infinite on its first connection."""
         return time.monotonic() - self.session.began
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the processes that held it died so often that it may be the cause."""
+        return self.delivery_count >= SUSPECT_AFTER
 
 
 class Consumer:

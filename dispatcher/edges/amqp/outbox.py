@@ -83,7 +83,7 @@ class Outbox:
     def add(
         self,
         messages: Sequence[Outgoing],
-        events: Sequence[Event],
+        events: Sequence[Event | bytes],
         settled: Callable[[], None] | None = None,
         *,
         urgent: bool = False,
@@ -96,9 +96,9 @@ class Outbox:
         that goes ``in_turn`` the events are published when the messages are confirmed: whoever hears of an event
         knows that they exist. One that became ``void`` before it is published is left out, and never settles.
 
-        Events are encoded here, so that a fault in one reaches its own caller and no other entry.
+        Events that are not encoded yet are so here: a fault in one reaches its own caller and no other entry.
         """
-        encoded = [encode_event(event) for event in events]
+        encoded = [event if isinstance(event, bytes) else encode_event(event) for event in events]
         entry = Entry(messages, encoded, settled, urgent, in_turn and bool(messages), void)
         self._waiting.append(entry)
         self._wake.set()
