@@ -250,6 +250,11 @@ def chosen(groups: tuple[str, ...]) -> tuple[Fault, ...]:
     return tuple(fault for fault in FAULTS if fault.group in groups)
 
 
+def named(name: str) -> Fault:
+    """The fault of that name."""
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
 def pick(rng: random.Random, faults: tuple[Fault, ...]) -> tuple[Fault, str, float]:
     """A fault, its target and how long it lasts, by chance."""
     (fault,) = rng.choices(faults, [fault.weight for fault in faults])
