@@ -3,7 +3,7 @@
 # AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos delays check fuzz bench lock clean
+.PHONY: help install demo up test chaos delays away check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -29,6 +29,9 @@ chaos: install ## publish 100,000 jobs while everything is killed, cut off and f
 
 delays: install ## put off 6,000 jobs, kill the broker twice while they wait; nothing may be lost, none early
 	@$(BIN)/python -m tests.faults.delays $(ARGS)
+
+away: install ## take MongoDB away for 4 minutes, then RabbitMQ nine times, under load; ask /readyz all the time
+	@$(BIN)/python -m tests.faults.away $(ARGS)
 
 check: install ## lint, types, import rules and unit tests: under a minute, no server
 	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)

@@ -69,11 +69,17 @@ def _kill(e: Evidence, fault: Happened) -> dict[str, Any]:
 
 
 def _late(e: Evidence) -> dict[str, float]:
-    """How long after their time executions began: those that no kill disturbed, and all."""
+    """How long after their time executions began: those that waited while no broker was away, and all.
+
+    What is to leave a level of the ladder while the broker is away leaves it late, and waits in full for the others.
+    """
     late, calm = [], []
     for execution, due in waits(e):
         late.append(execution.started - due)
-        if not any(fault.began - 1 <= due <= fault.ended + CATCHING_UP for fault in e.faults):
+        job = e.published.jobs[execution.job]
+        step = job.step(*execution.step[2:])
+        began = due - step.after if step is not None else due
+        if not any(fault.began - 1 <= due and began <= fault.ended + CATCHING_UP for fault in e.faults):
             calm.append(late[-1])
     return {f"undisturbed_{name}": value for name, value in _percentiles(calm).items()} | _percentiles(late)
 

@@ -108,7 +108,7 @@ async def run(
     began = time.time()
     async with _stage(scenario, rabbit, mongo, folder) as (scene, load, watching):
         trouble = Trouble(scene, scenario.make_schedule(load.seconds))
-        settling = Settling(scene, load.published, folder / "executions", scenario.patience)
+        settling = Settling(scene, load.published, scenario.patience)
         telling = asyncio.create_task(_tell(progress, folder / "progress.log", load, trouble, settling))
         await asyncio.gather(load.publish(), trouble.make(), beside(scene, load, trouble))
         published_at = time.time()
@@ -117,7 +117,7 @@ async def run(
         parked = [json.loads(body)["id"] for _, body in await asyncio.to_thread(_parked, scene.installation)]
         evidence = Evidence(
             published=load.published,
-            executions=read_executions(folder / "executions"),
+            executions=read_executions(scene.executions),
             documents=list(scene.installation.db.jobs.find()),
             published_again=load.published_again,
             transitions=await asyncio.to_thread(watching.stop),
@@ -142,6 +142,7 @@ async def _stage(
     scenario: Scenario, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path
 ) -> AsyncIterator[tuple[Scene, Load, Watching]]:
     """Everything that a run needs, running."""
+    executions = folder / "executions"
     installation = _installation(rabbit, mongo)
     await asyncio.to_thread(installation.apply)
     key = await installation.create_key("chaos")
@@ -159,7 +160,7 @@ async def _stage(
             "DISPATCHER_SCHEDULER__ROLLUP_QUIET": "30",
             "DISPATCHER_LOG__LEVEL": "info",
             "DISPATCHER_LOG__FORMAT": "json",
-            LEDGER_VARIABLE: str(folder / "executions"),
+            LEDGER_VARIABLE: str(executions),
         }
         fleet = await stack.enter_async_context(Fleet(environment, folder, MEMBERS))
         await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", every=0.2)
@@ -168,7 +169,7 @@ async def _stage(
             Client(amqp.url(rabbit.url), key, prefix=prefix, timeout=CONFIRM_TIMEOUT)
         )
         load = Load(client, scenario.make_plan(), scenario.rate)
-        yield Scene(rabbit, mongo, amqp, database, fleet, installation, load.one), load, watching
+        yield Scene(rabbit, mongo, amqp, database, fleet, installation, executions, load.one), load, watching
     await asyncio.to_thread(installation.remove)
 
 
