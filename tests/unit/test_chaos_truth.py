@@ -65,7 +65,7 @@ def test_yes_is_not_wrong_before_it_can_be_noticed() -> None:
 def test_what_never_comes_back() -> None:
     """Takes for ever."""
     answers = said("worker-1", honest(22)) + said("worker-2", honest(math.inf))
-    judged = judge(ABSENCE, "worker", MEMBERS, answers, seen(lambda at: min(working(at) or 0, 1)))
+    judged = judge(ABSENCE, "worker", MEMBERS, answers, seen(lambda at: working(min(at, 23))))
     assert (judged.works_after, judged.yes_after) == (math.inf, math.inf)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -86,6 +86,9 @@ class Consumer:
     """Delivers messages to a plain function; acknowledges what `done` names at the next `flush`.
 
     ``on_delivery`` runs in the event loop and must not block; it must not raise.
+
+    ``on_missing`` is awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
+    there is not its business: whether it ought to be is for an operator to say.
     """
 
     def __init__(
@@ -96,9 +99,13 @@ class Consumer:
         on_delivery: Callable[[Delivery], None],
         *,
         heartbeat: int = 30,
+        on_missing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         self._on_delivery = on_delivery
+        self._on_missing = on_missing
+        #: Queues that were there once.
+        self._known: set[str] = set()
         self._session: _Session | None = None
         self._stopped = False
         self._paused: set[str] = set()
@@ -144,7 +151,14 @@ class Consumer:
         channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
-            await _consume(channel, subscription)
+            try:
+                await _consume(channel, subscription)
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                if self._on_missing is not None and subscription.queue in self._known:
+                    _logger.error("a queue was deleted under its consumer: declaring it", queue=subscription.queue)
+                    await self._on_missing()
+                raise  # the next connection finds it
+            self._known.add(subscription.queue)
 
     @property
     def paused(self) -> bool:
