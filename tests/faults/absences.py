@@ -26,8 +26,8 @@ from tests.support import eventually
 #: Seconds within which a broken connection, or a database that does not answer, is told.
 NOTICE = 2.0
 DATABASE_NOTICE = 5.0
-#: The same of a silent connection: three heartbeats and a second each, until the next look of aiormq's.
-SILENCE_NOTICE = 3 * (HEARTBEAT + 1) + HEARTBEAT
+#: The same of a silent connection: two heartbeats, with a second each, and the time between two looks of aiormq's.
+SILENCE_NOTICE = 2 * (HEARTBEAT + 1) + HEARTBEAT / 2 + 1
 #: How the broker goes away, on which target, and for how many seconds at least (a silence must be noticed).
 WAYS = {
     "kill": ("kill broker", "broker", 0.0),
