@@ -45,7 +45,7 @@ class Stop:
 
 
 class Stopping:
-    """A process of ours that runs until it meets its seam: ``async with Stopping(…) as process: await process.died()``."""
+    """A process of ours that runs until it meets its seam: ``async with Stopping(…) as it: await it.died()``."""
 
     def __init__(
         self, installation: Installation, folder: Path, stop: Stop, *command: str, env: Mapping[str, str] | None = None

@@ -186,7 +186,7 @@ def _at_confirm(seam: Seam) -> None:
 
     @functools.wraps(publish)
     async def published(self: Publisher, messages: Sequence[Outgoing]) -> list[int]:
-        met = any([seam.meets(_name(message), message.body) for message in messages])
+        met = sum(seam.meets(_name(message), message.body) for message in messages)
         returned = await publish(self, messages)
         if met:
             seam.die()
