@@ -37,15 +37,18 @@ class Stop:
     message: str = ""
     holding: tuple[str, ...] = ()
     nth: int = 1
+    #: Break the connection there instead, once, and go on.
+    cut: bool = False
 
     def arguments(self, note: Path) -> list[str]:
         """As the launcher takes them."""
         texts = [f"--holding={text}" for text in self.holding]
-        return ["--at", self.at, "--message", self.message, *texts, "--nth", str(self.nth), "--note", str(note)]
+        cut = ["--cut"] if self.cut else []
+        return ["--at", self.at, "--message", self.message, *texts, "--nth", str(self.nth), "--note", str(note), *cut]
 
 
 class Stopping:
-    """A process of ours that runs until it meets its seam: ``async with Stopping(…) as it: await it.died()``."""
+    """A process of ours that runs until it meets its seam: ``async with Stopping(…) as it: await it.ended()``."""
 
     def __init__(
         self, installation: Installation, folder: Path, stop: Stop, *command: str, env: Mapping[str, str] | None = None
@@ -66,13 +69,15 @@ class Stopping:
             )
         return self
 
-    async def died(self) -> None:
-        """Wait for its death by its own hand, at its seam."""
+    async def ended(self) -> None:
+        """Wait for its death by its own hand, at its seam; or for its orderly end after a cut there."""
         try:
             code = await asyncio.wait_for(self._process.wait(), PATIENCE)
         except TimeoutError:
             raise AssertionError(f"{self._command} never met {self._stop}: {self._tail()}") from None
-        assert code == -9, f"{self._command} ended with {code}, not at {self._stop}: {self._tail()}"
+        assert code == (0 if self._stop.cut else -9), (
+            f"{self._command} ended with {code}, not at {self._stop}: {self._tail()}"
+        )
         note = json.loads(self._note.read_text())
         assert note == {"at": self._stop.at, "message": self._stop.message, "pid": self._process.pid}
 
@@ -88,9 +93,9 @@ class Stopping:
 async def stopped(
     installation: Installation, folder: Path, stop: Stop, *command: str, env: Mapping[str, str] | None = None
 ) -> None:
-    """Run a command until it dies at its seam."""
+    """Run a command until it dies at its seam; or, with a cut there, to its end."""
     async with Stopping(installation, folder, stop, *command, env=env) as process:
-        await process.died()
+        await process.ended()
 
 
 @contextmanager
