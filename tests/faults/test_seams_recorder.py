@@ -15,14 +15,17 @@ What the scheduler does:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest import MonkeyPatch
 
 from dispatcher.core.lifecycle import FINAL
+from dispatcher.edges.mongo import JobStore, StatisticsStore
 from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
 from schemas import Accepted, Ended, Event, JobState, Outcome, WorkMessage
@@ -141,6 +144,7 @@ async def _record(cases: Sequence[Case], folder: Path, installation: Installatio
                 await eventually(lambda known=known: installation.job(known), "a job is known")  # type: ignore[misc]
             publish_events(installation, accepted(case.name), ended(case.name), ended(known))
         await die(installation, folder, case, names.history, "recorder")
+        await statistics_match(installation)  # of what it had written; the minute is put together before the rest is
         copies = sum(c.copies for c in cases[: number + 1])
         async with run_services(Recorder(installation.settings)):
             await eventually(lambda: not installation.depth(names.history), "it is taken")
@@ -261,6 +265,63 @@ def test_the_scheduler_dies_between_count_and_store(two_minutes: Installation, t
         assert dirty(two_minutes) == 3 - nth
         async with run_services(Scheduler(two_minutes.settings)):
             await eventually(lambda: not dirty(two_minutes), "both minutes are put together")
+        await statistics_match(two_minutes)
+
+    asyncio.run(play())
+
+
+def _meanwhile(owner: type, method: str, *, after: bool, action: Callable[[], Awaitable[None]]) -> MonkeyPatch:
+    """Do something just before, or after, the first call of a method in this process."""
+    call, todo = getattr(owner, method), [action]
+
+    @functools.wraps(call)
+    async def called(*args: Any, **named: Any) -> Any:
+        now = todo.pop() if todo else None
+        if now and not after:
+            await now()
+        result = await call(*args, **named)
+        if now and after:
+            await now()
+        return result
+
+    patch = MonkeyPatch()
+    patch.setattr(owner, method, called)
+    return patch
+
+
+def test_a_write_between_count_and_store_is_counted(two_minutes: Installation) -> None:
+    """The minute was marked again meanwhile: what was counted before is not taken for the whole."""
+
+    async def record() -> None:
+        publish_events(two_minutes, accepted("late"), ended("late"))
+        async with run_services(Recorder(two_minutes.settings)):
+            await eventually(lambda: final(two_minutes) == 3, "it is recorded")
+
+    async def play() -> None:
+        patch = _meanwhile(StatisticsStore, "_count", after=True, action=record)
+        async with run_services(Scheduler(two_minutes.settings)):
+            await eventually(lambda: final(two_minutes) == 3 and dirty(two_minutes) == 1, "one minute stays marked")
+        patch.undo()
+        await statistics_match(two_minutes)
+
+    asyncio.run(play())
+
+
+def test_a_recorder_that_stood_still_after_its_mark(two_minutes: Installation) -> None:
+    """The minute is put together before it writes, as if nobody would any more; what it writes is counted still."""
+
+    async def roll_up() -> None:
+        quiet(two_minutes)
+        async with run_services(Scheduler(two_minutes.settings)):
+            await eventually(lambda: not dirty(two_minutes), "both minutes are put together")
+
+    async def play() -> None:
+        publish_events(two_minutes, accepted("late"), ended("late"))
+        patch = _meanwhile(JobStore, "record", after=False, action=roll_up)
+        async with run_services(Recorder(two_minutes.settings)):
+            await eventually(lambda: final(two_minutes) == 3, "it is recorded")
+            await eventually(lambda: not left(two_minutes), "and acknowledged")
+        patch.undo()
         await statistics_match(two_minutes)
 
     asyncio.run(play())
