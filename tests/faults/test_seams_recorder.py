@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest import MonkeyPatch
 
 from dispatcher.core.lifecycle import FINAL
+from dispatcher.edges import clock
 from dispatcher.edges.mongo import JobStore, StatisticsStore
 from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
@@ -270,7 +270,9 @@ def test_the_scheduler_dies_between_count_and_store(two_minutes: Installation, t
     asyncio.run(play())
 
 
-def _meanwhile(owner: type, method: str, *, after: bool, action: Callable[[], Awaitable[None]]) -> MonkeyPatch:
+def _meanwhile(
+    patch: pytest.MonkeyPatch, owner: type, method: str, *, after: bool, action: Callable[[], Awaitable[None]]
+) -> None:
     """Do something just before, or after, the first call of a method in this process."""
     call, todo = getattr(owner, method), [action]
 
@@ -284,9 +286,7 @@ def _meanwhile(owner: type, method: str, *, after: bool, action: Callable[[], Aw
             await now()
         return result
 
-    patch = MonkeyPatch()
     patch.setattr(owner, method, called)
-    return patch
 
 
 def test_a_write_between_count_and_store_is_counted(two_minutes: Installation) -> None:
@@ -298,30 +298,31 @@ def test_a_write_between_count_and_store_is_counted(two_minutes: Installation) -
             await eventually(lambda: final(two_minutes) == 3, "it is recorded")
 
     async def play() -> None:
-        patch = _meanwhile(StatisticsStore, "_count", after=True, action=record)
-        async with run_services(Scheduler(two_minutes.settings)):
-            await eventually(lambda: final(two_minutes) == 3 and dirty(two_minutes) == 1, "one minute stays marked")
-        patch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            _meanwhile(patch, StatisticsStore, "_count", after=True, action=record)
+            async with run_services(Scheduler(two_minutes.settings)):
+                await eventually(lambda: final(two_minutes) == 3 and dirty(two_minutes) == 1, "one minute stays marked")
         await statistics_match(two_minutes)
 
     asyncio.run(play())
 
 
-def test_a_recorder_that_stood_still_after_its_mark(two_minutes: Installation) -> None:
+def test_a_recorder_that_stood_still_after_its_mark(two_minutes: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The minute is put together before it writes, as if nobody would any more; what it writes is counted still."""
 
     async def roll_up() -> None:
         quiet(two_minutes)
+        now_ms = clock.now_ms
+        monkeypatch.setattr(clock, "now_ms", lambda: now_ms() + 3_600_000)
         async with run_services(Scheduler(two_minutes.settings)):
             await eventually(lambda: not dirty(two_minutes), "both minutes are put together")
 
     async def play() -> None:
         publish_events(two_minutes, accepted("late"), ended("late"))
-        patch = _meanwhile(JobStore, "record", after=False, action=roll_up)
+        _meanwhile(monkeypatch, JobStore, "record", after=False, action=roll_up)
         async with run_services(Recorder(two_minutes.settings)):
             await eventually(lambda: final(two_minutes) == 3, "it is recorded")
             await eventually(lambda: not left(two_minutes), "and acknowledged")
-        patch.undo()
         await statistics_match(two_minutes)
 
     asyncio.run(play())
