@@ -9,11 +9,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from consumers import Context, Registry, Retry, Snooze
 from schemas import WorkMessage
-from tests.faults.executions import LEDGER_VARIABLE
+from tests.faults.executions import LEDGER_VARIABLE, read_executions
 
 jobs = Registry()
 
@@ -122,3 +123,26 @@ async def poison(payload: dict[str, Any], ctx: Context) -> None:
     """Kills its process, every time."""
     note(payload, ctx, "start")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def executed_before(ctx: Context) -> int:
+    """How often the job was executed before, in whatever process."""
+    return sum(execution.job == ctx.id for execution in read_executions(Path(os.environ[LEDGER_VARIABLE])))
+
+
+@jobs.handler("chaos.once")
+async def once(payload: dict[str, Any], ctx: Context) -> None:
+    """Fails the first time that the job is executed at all."""
+    before = executed_before(ctx)
+    await _work(payload, ctx)
+    if not before:
+        raise ConnectionError("the first time")
+
+
+@jobs.handler("chaos.rerun", retry=Retry(max_attempts=1))
+async def rerun(payload: dict[str, Any], ctx: Context) -> None:
+    """Fails in its first run, and whenever it is executed again after it succeeded."""
+    before = executed_before(ctx)
+    await _work(payload, ctx)
+    if ctx.run == 1 or before > 1:
+        raise ConnectionError("not now")
