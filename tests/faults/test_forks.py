@@ -50,8 +50,8 @@ from tests.support import Installation, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-FLAKY = {"payload": {"ms": 20, "failures": 1}, "retry": {"base": 0.125}}
-ONCE = {"payload": {"ms": 20}, "retry": {"base": 0.125}}
+FLAKY = {"payload": {"ms": 20, "failures": 1}, "retry": {"base": 1}}
+ONCE = {"payload": {"ms": 20}, "retry": {"base": 1}}
 PLAIN = {"payload": {"ms": 20}}
 LAST = {"payload": {"ms": 20}, "retry": {"max_attempts": 1}}
 

@@ -58,10 +58,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 AT_ONCE = 4
 ENVIRONMENT = {"DISPATCHER_WORKER__NO_HANDLER_DELAY": "0.25", "DISPATCHER_WORKER__NO_HANDLER_LIMIT": "1"}
 
+#: Delays are long enough for a worker to die before they are over.
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("chaos.plain", {"payload": {"ms": 300}}),
-    "retry": ("chaos.flaky", {"payload": {"ms": 0, "failures": 1}, "retry": {"base": 0.125}}),
-    "snooze": ("chaos.snooze", {"payload": {"ms": 0, "snoozes": 1, "seconds": 0.125}}),
+    "retry": ("chaos.flaky", {"payload": {"ms": 0, "failures": 1}, "retry": {"base": 1}}),
+    "snooze": ("chaos.snooze", {"payload": {"ms": 0, "snoozes": 1, "seconds": 1}}),
     "fail": ("chaos.hopeless", {"payload": {"ms": 0}, "retry": {"max_attempts": 1}}),
     "nobody": ("chaos.nobody", {}),
 }
