@@ -1,6 +1,7 @@
 # Plain `make` lists the targets. Each installs what it needs first, into .venv alone.
 # ARGS="…" is passed on: make test ARGS="tests/unit -k backoff", make up ARGS="--help".
-# AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
+# AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some. RABBITMQ=4 starts RabbitMQ 4.0.5 (Debian
+# trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test chaos check fuzz bench lock clean

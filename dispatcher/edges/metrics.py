@@ -33,6 +33,9 @@ suspects = Counter(
     "dispatcher_suspects_total", "Steps set apart because the processes that held them died again and again", ["lane"]
 )
 running = Gauge("dispatcher_worker_running", "Handlers running now")
+given_back = Counter(
+    "dispatcher_worker_given_back_total", "Jobs held ready that were given back for other workers", ["lane"]
+)
 held = Gauge("dispatcher_worker_held", "Jobs held ready besides the running ones")
 wait_seconds = Histogram(
     "dispatcher_job_wait_seconds", "Acceptance (or due time) to start", ["lane", "priority"], buckets=_SECONDS

@@ -32,6 +32,7 @@ from dispatcher.edges.amqp import (
     Publisher,
     Subscription,
     declare_again,
+    marked_again,
 )
 from dispatcher.edges.mongo import Database, KeyStore
 from dispatcher.services.intake_suspects import Suspects
@@ -145,6 +146,9 @@ class Intake:
             return
         self._accept(delivery, accepted(admitted))
 
+    def _lost(self, delivery: Delivery) -> bool:
+        return not self._consumer.holds(delivery)
+
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
         api_key = delivery.headers.get(KEY_HEADER)
         return authenticate(api_key, self._keys.get(identify(api_key)), now)
@@ -179,11 +183,15 @@ class Intake:
 
     def _accept(self, delivery: Delivery, job: Job) -> None:
         message = Outgoing(self._names.work, work_key(job.lane, job.priority), job.body, job.headers)
+        if delivery.again:  # what it became the first time may be with a worker
+            message = marked_again(message)
         metrics.of(metrics.accepted, job.lane, job.priority).inc()
         self._outbox.add(
             [message],
             [job.event],
             partial(self._settled, delivery, {"id": job.id, "status": "accepted"}),
+            # a message that the broker has queued again is judged again: published now, it would be two
+            void=partial(self._lost, delivery),
         )
 
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
@@ -225,6 +233,8 @@ class Intake:
             delivery.correlation_id,
             delivery.reply_to,
         )
+        if delivery.again:
+            message = marked_again(message)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _settled(self, delivery: Delivery, reply: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import aiormq
@@ -23,6 +23,8 @@ from dispatcher.edges.amqp.link import Link
 from dispatcher.edges.amqp.writing import WRITE_TIMEOUT, write
 
 _logger = log.get("amqp")
+#: Marks what may be in its queue already: its publish before had no answer, or what it follows from came again.
+AGAIN_HEADER = "x-again"
 #: The broker's pseudo-queue for replies to one channel.
 REPLY_TO = "amq.rabbitmq.reply-to"
 
@@ -42,6 +44,11 @@ class Outgoing:
     correlation_id: str | None = None
     reply_to: str | None = None
     leaves_at: float | None = None
+
+
+def marked_again(message: Outgoing) -> Outgoing:
+    """The message with the header which says that it may be in its queue already."""
+    return replace(message, headers={**(message.headers or {}), AGAIN_HEADER: True})
 
 
 class _Batch:
@@ -176,7 +183,7 @@ class Publisher:
         """Publish all, persistent and mandatory, until the broker confirmed each.
 
         A publish that timed out or was cut off is unknown and is sent again, so a duplicate is possible and a loss
-        is not. Waits as long as the broker is away.
+        is not; it is marked. Waits as long as the broker is away.
 
         Returns:
             The indexes of those that no queue took: the broker returned them, and nothing holds them now.
@@ -184,6 +191,7 @@ class Publisher:
         Raises:
             ValueError: a routing key or property is longer than AMQP allows.
         """
+        messages = list(messages)
         waiting = list(range(len(messages)))
         returned: list[int] = []
         while waiting:
@@ -194,6 +202,8 @@ class Publisher:
             if waiting:
                 self.unknown += len(waiting)
                 _logger.warning("publishing again", connection=self._link.name, messages=len(waiting))
+                for i in waiting:
+                    messages[i] = marked_again(messages[i])
                 await asyncio.sleep(0.05)
         return sorted(returned)
 
