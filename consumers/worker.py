@@ -75,8 +75,10 @@ class Worker:
         self._history = History(settings)
         self._suspect_queues = {self._names.suspect(lane) for lane in settings.worker_lanes}
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
-        self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
+        self._consumer = Consumer(
+            url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat, on_missing=redeclare
+        )
         self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
         self._attempts = Attempts(settings, registry, target, self.id, self._outbox, self._settle)
         self._peers = Peers(url, "worker", self._names.peers, self._answer, heartbeat=amqp.heartbeat)

@@ -64,6 +64,7 @@ class Intake:
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
         )
         self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._consumer = Consumer(
             url,
             "intake",
@@ -74,8 +75,8 @@ class Intake:
             ],
             self._take,
             heartbeat=amqp.heartbeat,
+            on_missing=redeclare,
         )
-        redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._suspects = Suspects(self._consumer, self._settle)
         self._unseen: list[tuple[str, Delivery]] = []

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -101,6 +101,9 @@ class Consumer:
     """Delivers messages to a plain function; acknowledges what `done` names at the next `flush`.
 
     ``on_delivery`` runs in the event loop and must not block; it must not raise.
+
+    ``on_missing`` is awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
+    there is not its business: whether it ought to be is for an operator to say.
     """
 
     def __init__(
@@ -111,9 +114,13 @@ class Consumer:
         on_delivery: Callable[[Delivery], None],
         *,
         heartbeat: int = 30,
+        on_missing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         self._on_delivery = on_delivery
+        self._on_missing = on_missing
+        #: Queues that were there once.
+        self._known: set[str] = set()
         self._session: _Session | None = None
         self._stopped = False
         self._paused: set[str] = set()
@@ -161,7 +168,14 @@ class Consumer:
         channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
-            await _consume(session, subscription)
+            try:
+                await _consume(session, subscription)
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                if self._on_missing is not None and subscription.queue in self._known:
+                    _logger.error("a queue was deleted under its consumer: declaring it", queue=subscription.queue)
+                    await self._on_missing()
+                raise  # the next connection finds it
+            self._known.add(subscription.queue)
 
     @property
     def paused(self) -> bool:
