@@ -116,6 +116,7 @@ async def test_a_message_that_kills_intake_beside_500_good_ones(tmp_path: Path, 
         messages: list[tuple[str, Any]] = [*good(500, 2)]
         messages.insert(50, ("chaos.killer", b'{"id":"killer","payload":{"a":"' + marker + b'"}}'))
         await asyncio.to_thread(installation.publish_many, messages, key)
+        await eventually(lambda: len(fleet.deaths) == 3, "intake died three times", timeout=120)
         ((headers, body),) = await installation.rejected()
         assert headers["x-rejected-reason"].startswith("crashed_intake: ")
         assert (marker in body) == (marker is deadly.PARSED)

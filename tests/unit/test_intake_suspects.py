@@ -124,7 +124,9 @@ async def test_what_hangs_the_child_is_refused(suspects: Suspects, held: Held, m
     assert held.ids() == ["good-1", "crashed_intake", "good-2"]
 
 
-async def test_one_child_judges_many_and_its_death_between_two_harms_none(suspects: Suspects, held: Held) -> None:
+async def test_one_child_judges_many_and_its_death_between_two_is_blamed_on_none(
+    suspects: Suspects, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
     """A start takes as long as hundreds of verdicts."""
     pids = set()
     for number in range(3):
@@ -138,6 +140,7 @@ async def test_one_child_judges_many_and_its_death_between_two_harms_none(suspec
     add(suspects, good(3))
     await settled(held, 4)
     assert held.ids() == [f"good-{number}" for number in range(4)]
+    assert "died of a message" not in caplog.text
 
 
 async def test_a_message_is_not_blamed_for_one_death(
