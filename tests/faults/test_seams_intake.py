@@ -32,7 +32,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import Stop, installed, left, outcomes, statistics_match, stopped
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: A MongoDB that is away.
 NOWHERE = {"DISPATCHER_MONGO__URL": "mongodb://127.0.0.1:1/"}

@@ -52,7 +52,7 @@ from tests.faults.executions import LEDGER_VARIABLE
 from tests.processes import ServiceProcess
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: Processes that run at once until they die.
 AT_ONCE = 4
