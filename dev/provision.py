@@ -5,19 +5,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev import apt
 from dev.process import Log, ServerError
+from dev.unpacked import inside, unpacked
 
 _MONGOD_LOCK_FILE = Path(__file__).resolve().parent.parent / "requirements" / "mongod.txt"
 #: Debian's start script proper: the one on PATH insists on changing to the user rabbitmq.
 _DEBIAN_RABBIT = Path("/usr/lib/rabbitmq/bin")
-_POLICY = Path("/usr/sbin/policy-rc.d")  # asked by Debian's packages before they start a service
+#: What RABBITMQ= may ask for instead of the machine's own RabbitMQ: the Debian release that has it.
+_RELEASES = {"4": "trixie"}  # 4.0.5
 
 _HOW_TO_RABBIT = (
     "RabbitMQ is neither running nor installed. Install it (on Debian or Ubuntu: sudo apt-get install "
@@ -28,25 +30,41 @@ _HOW_TO_MONGO = (
     "running one: make … MONGO_URL=mongodb://…"
 )
 
-_apt = threading.Lock()
-
 
 @dataclass(frozen=True)
 class RabbitPrograms:
-    """The paths of what a RabbitMQ node needs."""
+    """What a RabbitMQ node needs: the paths of its programs, and the words that stand before each."""
 
     server: Path
     ctl: Path
     epmd: Path
+    prefix: tuple[str, ...] = ()
+
+    def command(self, program: Path, *arguments: str) -> list[str]:
+        """How to start one of them."""
+        return [*self.prefix, str(program), *arguments]
 
 
-def rabbit_programs(log: Log) -> RabbitPrograms:
-    """RabbitMQ's programs, installed with apt-get first if they are missing and we may."""
+def rabbit_asked() -> str:
+    """Which RabbitMQ is to be started (RABBITMQ= given to make); empty for the one that this machine has."""
+    asked = os.environ.get("RABBITMQ", "")
+    if asked and asked not in _RELEASES:
+        known = " or ".join(f"RABBITMQ={name} (Debian {release}'s)" for name, release in _RELEASES.items())
+        raise ServerError(f"RABBITMQ={asked} is not known: give {known}, or none, for the one that this machine has")
+    return asked
+
+
+def rabbit_programs(cache: Path, log: Log) -> RabbitPrograms:
+    """RabbitMQ's programs: the asked ones, kept in `cache`, or the machine's, installed if missing and we may."""
+    asked = rabbit_asked()
+    if asked:
+        prefix = inside(unpacked(_RELEASES[asked], "rabbitmq-server", cache, log))
+        return _rabbit_in(_DEBIAN_RABBIT, Path("/usr/bin/epmd"), prefix)
     found = _find_rabbit()
-    if found is None and _can_apt():
+    if found is None and apt.may_install():
         log("servers: installing Debian's rabbitmq-server (once; about a minute)")
         with _services_stay_disabled():
-            _apt_install("rabbitmq-server")
+            apt.install("rabbitmq-server")
         found = _find_rabbit()
     if found is None:
         raise ServerError(_HOW_TO_RABBIT)
@@ -61,9 +79,9 @@ def mongod_program(cache: Path, log: Log) -> Path:
     kept = cache / "mongod"
     if not kept.is_file():
         _download_mongod(kept, log)
-    if not _runs(kept) and _can_apt():
+    if not _runs(kept) and apt.may_install():
         log("servers: installing Debian's libcurl4, which mongod needs")
-        _apt_install("libcurl4")
+        apt.install("libcurl4")
     if not _runs(kept):
         raise ServerError(f"{_HOW_TO_MONGO}\n(the downloaded one does not run here: {_why_not(kept)})")
     return kept
@@ -71,8 +89,8 @@ def mongod_program(cache: Path, log: Log) -> Path:
 
 def apt_programs(package: str, program: str) -> None:
     """Have a Debian package's program on PATH; ServerError says what to install where we may not."""
-    if shutil.which(program) is None and _can_apt():
-        _apt_install(package)
+    if shutil.which(program) is None and apt.may_install():
+        apt.install(package)
     if shutil.which(program) is None:
         raise ServerError(f"{program} is missing: on Debian or Ubuntu, sudo apt-get install {package}")
 
@@ -84,47 +102,13 @@ def _find_rabbit() -> RabbitPrograms | None:
     if on_path:
         folders.append(Path(on_path).resolve().parent)
     for folder in folders:
-        server, ctl = folder / "rabbitmq-server", folder / "rabbitmqctl"
-        if epmd and server.is_file() and ctl.is_file():
-            return RabbitPrograms(server, ctl, Path(epmd))
+        if epmd and all((folder / name).is_file() for name in ("rabbitmq-server", "rabbitmqctl")):
+            return _rabbit_in(folder, Path(epmd))
     return None
 
 
-def _can_apt() -> bool:
-    return os.geteuid() == 0 and shutil.which("apt-get") is not None
-
-
-def _apt_install(package: str) -> None:
-    """Install a Debian package, without starting the service that it brings."""
-    with _apt, _no_service_starts():
-        install = ["install", "--yes", "--no-install-recommends", package]
-        if _apt_get(*install).returncode == 0:
-            return
-        _apt_get("update")
-        done = _apt_get(*install)
-    if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
-        raise ServerError(f"apt-get install {package} failed:\n{said}")
-
-
-def _apt_get(*words: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "LANG": "C.UTF-8"}
-    command = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *words]
-    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-
-
-@contextmanager
-def _no_service_starts() -> Iterator[None]:
-    """Debian's packages start no service meanwhile."""
-    ours = not _POLICY.exists()
-    if ours:
-        _POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
-        _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        if ours:
-            _POLICY.unlink(missing_ok=True)
+def _rabbit_in(folder: Path, epmd: Path, prefix: tuple[str, ...] = ()) -> RabbitPrograms:
+    return RabbitPrograms(folder / "rabbitmq-server", folder / "rabbitmqctl", epmd, prefix)
 
 
 @contextmanager

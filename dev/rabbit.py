@@ -35,13 +35,15 @@ _NOT_STARTED = "RabbitMQ was not started: call start() first"
 class LocalRabbit:
     """One node. After a stop or a kill, start() brings it back on the same ports with the same data.
 
-    As a context manager: started and ready inside, killed at the end.
+    As a context manager: started and ready inside, killed at the end. `cache` is where another RabbitMQ than the
+    machine's own is kept (RABBITMQ=4 given to make).
     """
 
     what = "RabbitMQ"
 
-    def __init__(self, folder: Path, *, log: Log = print) -> None:
+    def __init__(self, folder: Path, *, cache: Path = Path(".servers/cache"), log: Log = print) -> None:
         self._folder = folder.resolve()
+        self._cache = cache
         self._log = log
         self._ports: dict[str, int] = {}
         self._server: ServerProcess | None = None
@@ -99,7 +101,7 @@ class LocalRabbit:
         """Run rabbitmqctl on the node, for example ctl("stop_app"); returns what it printed."""
         if self._programs is None:
             raise ServerError(_NOT_STARTED)
-        command = [str(self._programs.ctl), "--quiet", *words]
+        command = self._programs.command(self._programs.ctl, "--quiet", *words)
         done = subprocess.run(command, env=self._env(), timeout=timeout, capture_output=True, text=True)
         if done.returncode != 0:
             raise ServerError(f"rabbitmqctl {words[0]} failed: {(done.stderr or done.stdout).strip()}")
@@ -126,7 +128,7 @@ class LocalRabbit:
 
     def _prepare(self) -> None:
         """Write the node's files; ports and data of an earlier run in the same folder are used again."""
-        programs = self._programs = rabbit_programs(self._log)
+        programs = self._programs = rabbit_programs(self._cache, self._log)
         for name in ("home", "log", "data"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         self._ports = kept_ports(self._folder, ["amqp", "management", "distribution", "epmd"])
@@ -135,9 +137,9 @@ class LocalRabbit:
         self._write("rabbitmq-env.conf", "")  # instead of the machine's own
         self._write("enabled_plugins", "[rabbitmq_management].\n")
         env = self._env()
-        self._server = ServerProcess("rabbitmq", [programs.server], folder=self._folder, env=env)
+        self._server = ServerProcess("rabbitmq", programs.command(programs.server), folder=self._folder, env=env)
         # A port mapper of our own, in the foreground: the one that Erlang starts by itself would stay behind.
-        command = [str(programs.epmd), "-port", str(self._ports["epmd"]), "-address", "127.0.0.1"]
+        command = programs.command(programs.epmd, "-port", str(self._ports["epmd"]), "-address", "127.0.0.1")
         self._epmd = ServerProcess("epmd", command, folder=self._folder, env=env)
 
     def _write(self, name: str, text: str) -> None:

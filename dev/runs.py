@@ -29,7 +29,7 @@ def run_folder(data_dir: Path, *, keep: str | None = None, log: Log = print) -> 
     when another run is using it.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(data_dir / "lock"):
+    with locked(data_dir / "lock"):
         _sweep(data_dir.resolve(), log)
         folder = _named(data_dir, keep) if keep else Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=data_dir))
         owner = _claim(folder)
@@ -45,7 +45,7 @@ def clean(data_dir: Path, log: Log = print) -> None:
     """Stop every run below `data_dir`, living ones too, and remove the folder."""
     if not data_dir.is_dir():
         return
-    with _locked(data_dir / "lock"):
+    with locked(data_dir / "lock"):
         for folder in _folders(data_dir):
             _stop_owner(folder, log)
         _sweep(data_dir.resolve(), log)
@@ -119,7 +119,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an inter-process lock; waits for it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -2,7 +2,8 @@
 
 In this order: the configured ones, if they answer (DISPATCHER_AMQP__URL, DISPATCHER_MONGO__URL, or AMQP_URL=
 and MONGO_URL= given to make); those at the default addresses; containers, where a Docker engine runs; local
-processes on free ports. One of the two may be found and the other started.
+processes on free ports. One of the two may be found and the other started. A RabbitMQ of another version, asked
+for by RABBITMQ= given to make, is a local process.
 """
 
 import os
@@ -19,6 +20,7 @@ from dev import compose
 from dev.mongo import LocalMongo
 from dev.probe import amqp_answers, management_answers, mongo_answers
 from dev.process import Log, ServerError
+from dev.provision import rabbit_asked
 from dev.rabbit import LocalRabbit
 from dev.runs import run_folder
 from dev.signals import ending_unwinds, undisturbed
@@ -66,10 +68,11 @@ def servers(
     if found.amqp_url and found.mongo_url:
         yield found
         return
+    how: Containers = "none" if rabbit_asked() else containers
     with ending_unwinds(), _Stops() as stops:
         folder = stops.enter_context(run_folder(data_dir, keep=keep, log=log))
         run = _Run(found, folder, data_dir / "cache", keep is not None, log)
-        yield _from_containers(run, containers, stops) or _from_processes(run, stops)
+        yield _from_containers(run, how, stops) or _from_processes(run, stops)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class _Stops(ExitStack):
 def _find(log: Log) -> Servers:
     """The servers that answer; the URL of one that does not is empty."""
     amqp_names, mongo_names = ("AMQP_URL", "DISPATCHER_AMQP__URL"), ("MONGO_URL", "DISPATCHER_MONGO__URL")
-    amqp_url = _answering("RabbitMQ", amqp_names, DEFAULT_AMQP_URL, amqp_answers, log)
+    usual = "" if rabbit_asked() else DEFAULT_AMQP_URL
+    amqp_url = _answering("RabbitMQ", amqp_names, usual, amqp_answers, log)
     mongo_url = _answering("MongoDB", mongo_names, DEFAULT_MONGO_URL, mongo_answers, log)
     return Servers(amqp_url, mongo_url, _management(amqp_url) if amqp_url else None)
 
@@ -104,9 +108,9 @@ def _find(log: Log) -> Servers:
 def _answering(
     what: str, variables: Sequence[str], default: str, version_at: Callable[[str], str | None], log: Log
 ) -> str:
-    """The first URL at which the server answers, of those configured and the default; empty if none does."""
+    """The first URL at which the server answers, of those configured and the default, if any; empty if none does."""
     configured = list(dict.fromkeys(filter(None, map(os.environ.get, variables))))
-    for url in [*configured, default]:
+    for url in filter(None, [*configured, default]):
         version = version_at(url)
         if version is not None:
             log(f"servers: using the {what} {version} at {shown(url)}")
@@ -180,7 +184,8 @@ def _from_testcontainers(run: _Run, stops: ExitStack) -> Servers:
 def _from_processes(run: _Run, stops: ExitStack) -> Servers:
     """Start what is missing as processes of this machine, both at the same time."""
     found, folder = run.found, run.folder
-    rabbit = None if found.amqp_url else LocalRabbit(folder / "rabbitmq", log=run.log)
+    name = f"rabbitmq{rabbit_asked()}"  # the data of one version is not for the other
+    rabbit = None if found.amqp_url else LocalRabbit(folder / name, cache=run.cache, log=run.log)
     mongo = None if found.mongo_url else LocalMongo(folder / "mongo", cache=run.cache, log=run.log)
     nodes = [node for node in (rabbit, mongo) if node is not None]
     for node in nodes:  # data that is thrown away needs no orderly end

@@ -12,14 +12,15 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
 from dispatcher.core.gathering import Gathering, Group, portions
-from dispatcher.core.topology import Names
+from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
-from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
+from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription, declare_again
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, JobStore, StatisticsStore, Unstorable
 from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, minute_of
 from schemas import Event, EventBatch, Refused
@@ -77,12 +78,14 @@ class Recorder:
         self._task: asyncio.Task[None] | None = None
 
     def _new_consumer(self) -> Consumer:
+        url = self._settings.amqp.url.get_secret_value()
         return Consumer(
-            self._settings.amqp.url.get_secret_value(),
+            url,
             "recorder",
             [Subscription(self._names.history, self._settings.recorder.prefetch)],
             self._take,
             heartbeat=self._settings.amqp.heartbeat,
+            on_missing=partial(declare_again, url, build(self._names, self._settings.lanes)),
         )
 
     def checks(self) -> dict[str, bool]:

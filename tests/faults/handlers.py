@@ -107,6 +107,17 @@ async def snooze(payload: dict[str, Any], ctx: Context) -> None:
         raise Snooze(payload["seconds"])
 
 
+@jobs.handler("chaos.hops")
+async def hops(payload: dict[str, Any], ctx: Context) -> None:
+    """Is put off once for each hop: for so many seconds, or (None) by a failure and the message's own policy."""
+    await _work(payload, ctx)
+    step = int(payload["seq"]) - 1
+    if step < len(payload["hops"]):
+        if (seconds := payload["hops"][step]) is None:
+            raise ConnectionError("not yet")
+        raise Snooze(seconds)
+
+
 @jobs.handler("chaos.poison")
 async def poison(payload: dict[str, Any], ctx: Context) -> None:
     """Kills its process, every time."""

@@ -72,18 +72,19 @@ class Case:
 
 
 CASES = [
-    # attempt 1 comes again, and each chain has an attempt 2
-    Case("retry-split", "chaos.flaky", FLAKY, "written", "delays", {1: 2, 2: 2}),
-    Case("retry-confirmed", "chaos.flaky", FLAKY, "confirmed", "delays", {1: 2, 2: 2}, recorded="retrying"),
-    Case("retry-unflushed", "chaos.flaky", FLAKY, "unflushed", "work", {1: 2, 2: 2}, recorded="retrying"),
-    # attempt 1 succeeds when it comes again, beside an attempt 2 that exists because it had failed
-    Case("other-end-split", "chaos.once", ONCE, "written", "delays", {1: 2, 2: 1}),
-    Case("other-end-confirmed", "chaos.once", ONCE, "confirmed", "delays", {1: 2, 2: 1}, recorded="retrying"),
+    # attempt 1 comes again while nobody knows that attempt 2 is on its way
+    Case("retry-split", "chaos.flaky", FLAKY, "confirmed", "delays", {1: 2, 2: 2}),
+    # attempt 1 comes again, and history knows
+    Case("retry-told", "chaos.flaky", FLAKY, "confirmed", "history", {1: 1, 2: 1}, recorded="retrying"),
+    Case("retry-unflushed", "chaos.flaky", FLAKY, "unflushed", "work", {1: 1, 2: 1}, recorded="retrying"),
+    # attempt 1 would succeed when it comes again, beside an attempt 2 that exists because it had failed
+    Case("other-end-split", "chaos.once", ONCE, "confirmed", "delays", {1: 2, 2: 1}),
+    Case("other-end-told", "chaos.once", ONCE, "confirmed", "history", {1: 1, 2: 1}, recorded="retrying"),
     # parked, history was not told, and the step succeeds when it comes again: a message of no dead job is left
-    Case("parked-split", "chaos.once", LAST, "written", "parked", {1: 2}, parked=1),
+    Case("parked-split", "chaos.once", LAST, "confirmed", "parked", {1: 2}, parked=1),
     # the end is in history: dropped
-    Case("parked-confirmed", "chaos.once", LAST, "confirmed", "parked", {1: 1}, "failed", "failed", 1),
-    Case("result-confirmed", "chaos.plain", PLAIN, "confirmed", "history", {1: 1}, recorded="succeeded"),
+    Case("parked-told", "chaos.once", LAST, "confirmed", "history", {1: 1}, "failed", "failed", 1),
+    Case("result-told", "chaos.plain", PLAIN, "confirmed", "history", {1: 1}, recorded="succeeded"),
     Case("result-unflushed", "chaos.plain", PLAIN, "unflushed", "work", {1: 1}, recorded="succeeded"),
 ]
 

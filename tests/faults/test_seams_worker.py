@@ -16,7 +16,7 @@ It writes nothing to the database. What it gives back at an orderly stop needs n
 then or when the process dies.
 
 Each case has a lane of its own, so that all of them can die beside one another. Each publishes the message that
-carries the job on before the event that tells of it, in one batch; "split" is a death between the two.
+carries the job on first, and when that is confirmed the event that tells of it; "split" is a death between the two.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Case:
     recorded: str | None = None
     #: How often the step came back from a worker before.
     bounced: int = 0
+    #: Whether the first execution may be the only one of its step, of which history does not hear then.
+    spared: bool = False
 
     @property
     def job(self) -> tuple[str, dict[str, Any]]:
@@ -102,6 +104,8 @@ def case(name: str, at: str, where: str, runs: Any, *rest: Any, holding: str = "
     return Case(name, ((at, where, holding),), runs, *rest, **fields)
 
 
+#: The seams at which history hears of the end of an attempt.
+_TOLD = (("written", "history", "ended"), ("confirmed", "history", "ended"), ("unflushed", "work", ""))
 # an execution of which nothing is confirmed is repeated; one whose end history has is not
 _PLAIN = [
     case("plain-start-unwritten", "unwritten", "history", {(1, 0): 2}, SUCCEEDED, 0, holding="started"),
@@ -109,46 +113,49 @@ _PLAIN = [
     case("plain-unwritten", "unwritten", "history", {(1, 0): 2}, SUCCEEDED, 1, holding="ended"),
     *(
         case(f"plain-{at}", at, where, {(1, 0): 1}, SUCCEEDED, 0, holding=holding, recorded="succeeded")
-        for at, where, holding in (
-            ("written", "history", "ended"),
-            ("confirmed", "history", "ended"),
-            ("unflushed", "work", ""),
-        )
+        for at, where, holding in _TOLD
     ),
 ]
-# the attempt is repeated once, since it did not end its run; what follows from it twice is executed once
+# without its event nobody knows that the step went on: it is repeated, unless what follows from it ends its run first
 _RETRY = [
     case("retry-unwritten", "unwritten", "delays", {(1, 0): 2, (2, 0): 1}, RETRIED),
-    case("retry-split", "written", "delays", {(1, 0): 2, (2, 0): 1}, RETRIED),
+    case("retry-written", "written", "delays", {(1, 0): 2, (2, 0): 1}, RETRIED, spared=True),
+    case("retry-split", "confirmed", "delays", {(1, 0): 2, (2, 0): 1}, RETRIED, spared=True),
     *(
-        case(f"retry-{at}", at, where, {(1, 0): 2, (2, 0): 1}, ["1.1 failed", *RETRIED], recorded="retrying")
-        for at, where in (("written", "history"), ("confirmed", "delays"), ("unflushed", "work"))
+        case(f"retry-told-{at}", at, where, {(1, 0): 1, (2, 0): 1}, RETRIED, holding=holding, recorded="retrying")
+        for at, where, holding in _TOLD
     ),
 ]
 _SNOOZE = [
     case("snooze-unwritten", "unwritten", "delays", {(1, 0): 2, (1, 1): 1}, SNOOZED),
-    case("snooze-split", "written", "delays", {(1, 0): 2, (1, 1): 1}, SNOOZED),
+    case("snooze-written", "written", "delays", {(1, 0): 2, (1, 1): 1}, SNOOZED, spared=True),
+    case("snooze-split", "confirmed", "delays", {(1, 0): 2, (1, 1): 1}, SNOOZED, spared=True),
     *(
-        case(f"snooze-{at}", at, where, {(1, 0): 2, (1, 1): 1}, ["1.1 snoozed", *SNOOZED], recorded="scheduled")
-        for at, where in (("written", "history"), ("confirmed", "delays"), ("unflushed", "work"))
+        case(f"snooze-told-{at}", at, where, {(1, 0): 1, (1, 1): 1}, SNOOZED, holding=holding, recorded="scheduled")
+        for at, where, holding in _TOLD
     ),
 ]
 # parked twice where only the event is missing: the second copy goes when the job is replayed
 _FAIL = [
     case("fail-unwritten", "unwritten", "parked", {(1, 0): 2}, FAILED, state="failed", parked=1),
-    case("fail-split", "written", "parked", {(1, 0): 2}, FAILED, state="failed", parked=2),
+    case("fail-written", "written", "parked", {(1, 0): 2}, FAILED, state="failed", parked=2),
+    case("fail-split", "confirmed", "parked", {(1, 0): 2}, FAILED, state="failed", parked=2),
     *(
-        case(f"fail-{at}", at, where, {(1, 0): 1}, FAILED, state="failed", parked=1, recorded="failed")
-        for at, where in (("written", "history"), ("confirmed", "parked"), ("unflushed", "work"))
+        case(
+            f"fail-told-{at}", at, where, {(1, 0): 1}, FAILED,
+            state="failed", parked=1, holding=holding, recorded="failed",
+        )
+        for at, where, holding in _TOLD
     ),
-]
+]  # fmt: skip
 _NOBODY = [
     case("nobody-unwritten", "unwritten", "delays", {}, state="failed", parked=1),
-    case("nobody-split", "written", "delays", {}, state="failed", parked=1),
-    case("nobody-confirmed", "confirmed", "delays", {}, state="failed", parked=1, recorded="scheduled"),
+    case("nobody-written", "written", "delays", {}, state="failed", parked=1),
+    case("nobody-split", "confirmed", "delays", {}, state="failed", parked=1),
+    case("nobody-told", "confirmed", "history", {}, state="failed", parked=1, holding="moved", recorded="scheduled"),
     case("nobody-unflushed", "unflushed", "work", {}, state="failed", parked=1, recorded="scheduled"),
-    case("nobody-end-split", "written", "parked", {}, state="failed", parked=2),
-    case("nobody-end-confirmed", "confirmed", "parked", {}, state="failed", parked=1, recorded="failed"),
+    case("nobody-end-written", "written", "parked", {}, state="failed", parked=2),
+    case("nobody-end-split", "confirmed", "parked", {}, state="failed", parked=2),
 ]
 _SUSPECT = [
     case("plain-suspect-unwritten", "unwritten", "suspect", {(1, 0): 1}, SUCCEEDED, 0, bounced=3),
@@ -263,11 +270,12 @@ def test_a_worker_dies(seen: Seen, expected: Case) -> None:
     """One final state, the right one; as many executions as the seam allows, and history knows those it was told of."""
     document = seen.documents[expected.name]
     runs = Counter((e.step[2], e.step[3]) for e in executed(seen.ledger, expected.name))
-    assert runs == expected.runs
+    spared = expected.spared and runs[1, 0] == 1
+    assert runs == expected.runs | ({(1, 0): 1} if spared else {})
     assert (document["state"], document["run"]) == (expected.state, 1)
     told = outcomes(document)
     # a repeated step may start before or after what followed from its first execution
-    assert sorted(entry for entry in told if not entry.endswith("lost")) == sorted(expected.attempts)
+    assert sorted(entry for entry in told if not entry.endswith("lost")) == sorted(expected.attempts[spared:])
     if expected.lost is not None:
         assert len(told) - len(expected.attempts) == expected.lost
     history_matches(document, seen.ledger)

@@ -147,9 +147,10 @@ async def test_a_clients_expiration_loses_nothing(installed: Installation, excha
 async def test_an_accepted_job_does_not_carry_the_clients_expiration(shop: Shop) -> None:
     """Nor any other property: in the work queue it waits as long as it must."""
     installation, key = shop
+    user = pika.URLParameters(installation.amqp_url).credentials.username  # the broker takes no other user_id
     installation.publish(
         "e.two", {"id": "patient"}, key, expiration="60000", priority=9, app_id="a", type="t",
-        correlation_id="c", content_encoding="gzip", timestamp=1, message_id="m", user_id="guest",
+        correlation_id="c", content_encoding="gzip", timestamp=1, message_id="m", user_id=user,
     )  # fmt: skip
     queue = installation.names.work_queue("default", "normal")
     (message,) = await eventually(lambda: take(installation, queue), "it is queued")
