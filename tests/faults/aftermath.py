@@ -25,8 +25,8 @@ from tests.processes import ROOT, ServiceProcess, environment
 from tests.support import Installation, eventually
 
 HANDLERS = "tests.faults.handlers:jobs"
-#: Seconds that a process may take until it meets its seam.
-PATIENCE = 60.0
+#: Seconds that a process may take until it meets its seam, and that everything may take afterwards.
+PATIENCE = 180.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ async def settled(installation: Installation, what: str, *workers: ServiceProces
         states = [doc["state"] for doc in found]
         return len(states) >= max(len(names), 1) and FINAL.issuperset(states)
 
-    await eventually(all_final, f"{what}: every job is final", every=0.1)
+    await eventually(all_final, f"{what}: every job is final", timeout=PATIENCE, every=0.1)
     await eventually(lambda: not left(installation), f"{what}: no queue holds anything", every=0.2)
     for worker in workers:
         assert await worker.terminate() == 0

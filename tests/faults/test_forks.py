@@ -48,7 +48,7 @@ from tests.faults.executions import LEDGER_VARIABLE
 from tests.processes import ServiceProcess, invoke, invoked
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 FLAKY = {"payload": {"ms": 20, "failures": 1}, "retry": {"base": 1}}
 ONCE = {"payload": {"ms": 20}, "retry": {"base": 1}}

@@ -47,7 +47,7 @@ from tests.faults.executions import LEDGER_VARIABLE
 from tests.processes import Finished, ServiceProcess, invoke, invoked
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 AT_ONCE = 4
 ONCE_MORE = ["1.1 failed", "2.1 succeeded"]

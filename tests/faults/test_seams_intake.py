@@ -2,7 +2,7 @@
 
 What intake publishes, and what it acknowledges then (each line is a set of cases below):
 
-    the work message, then Accepted                            the message
+    the work message, then Accepted                            the message, judged here or in a child process
     the refused message, then Refused (with a valid key)       the message, of any queue that intake empties
     the message into ``intake-deferred.v1``                    the message
     a reply, unconfirmed, after that: none is promised
@@ -32,7 +32,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import Stop, installed, left, outcomes, statistics_match, stopped
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: A MongoDB that is away.
 NOWHERE = {"DISPATCHER_MONGO__URL": "mongodb://127.0.0.1:1/"}

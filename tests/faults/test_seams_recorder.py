@@ -34,7 +34,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import Stop, installed, left, statistics_match, stopped
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 MINUTE = 60_000
 NOW = 1_800_000_000_000 // MINUTE * MINUTE

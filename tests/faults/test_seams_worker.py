@@ -12,7 +12,8 @@ What a worker publishes, and what it acknowledges then (each line is a set of ca
     bytes that are no step, parked                             them
     nothing (a step whose run is over)                         the step
 
-It writes nothing to the database. What it gives back at an orderly stop needs no seam: the broker gives it to others
+It writes nothing to the database. What workers ask one another and answer is transient: who hears nothing runs the
+step. What it gives back at an orderly stop needs no seam: the broker gives it to others
 then or when the process dies.
 
 Each case has a lane of its own, so that all of them can die beside one another. Each publishes the message that
@@ -52,7 +53,7 @@ from tests.faults.executions import LEDGER_VARIABLE
 from tests.processes import ServiceProcess
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: Processes that run at once until they die.
 AT_ONCE = 4
