@@ -18,7 +18,16 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core import keys
-from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace
+from dispatcher.core.admission import (
+    Rules,
+    Submission,
+    admit,
+    authenticate,
+    encode_work,
+    identify,
+    is_type,
+    read_trace,
+)
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.edges import clock, log, metrics
@@ -132,11 +141,12 @@ class Intake:
         try:
             record = self._authenticated(delivery, now)
             admitted = admit(_submission(delivery), record, self._rules, now, clock.random_bits())
+            body = encode_work(admitted.work)
         except Refusal as refusal:
             self._refuse(delivery, refusal, record)
             return
         work = admitted.work
-        message = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode(), work.headers)
+        message = Outgoing(self._names.work, work_key(work.lane, work.priority), body, work.headers)
         metrics.of(metrics.accepted, work.lane, work.priority).inc()
         self._outbox.add(
             [message],
