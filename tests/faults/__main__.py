@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from dev.mongo import LocalMongo
+from dev.process import ServerError
 from dev.rabbit import LocalRabbit
 from dev.runs import run_folder
 from dev.signals import ending_unwinds
@@ -36,11 +37,8 @@ def _progress() -> Callable[[str], None]:
 
 def _one(scenario: Scenario, folder: Path) -> Outcome:
     logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
-    quiet = {"log": lambda _: None}
-    with (
-        LocalRabbit(folder / "rabbitmq", **quiet) as rabbit,
-        LocalMongo(folder / "mongo", cache=DATA / "cache", **quiet) as mongo,
-    ):
+    quiet = {"cache": DATA / "cache", "log": lambda _: None}
+    with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
         return asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress()))
 
 
@@ -61,7 +59,10 @@ def main(
     if unknown := set(groups) - set(GROUPS):
         raise click.BadParameter(f"no faults {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     scenarios = [Scenario(number, jobs, rate, groups, gap) for number in (_seeds(seeds) if seeds else [seed])]
-    outcomes = list(_all(scenarios, as_json, keep))
+    try:
+        outcomes = list(_all(scenarios, as_json, keep))
+    except ServerError as error:
+        raise click.ClickException(str(error)) from None
     if len(outcomes) > 1 and not as_json:
         print(report.table(outcomes))
     sys.exit(0 if all(outcome.clean for outcome in outcomes) else 1)
