@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos check fuzz bench lock clean
+.PHONY: help install demo up test chaos delays away check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -27,6 +27,12 @@ test: install ## run all tests, on real servers
 
 chaos: install ## publish 100,000 jobs while everything is killed, cut off and frozen; print the ledger
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+delays: install ## put off 6,000 jobs, kill the broker twice while they wait; nothing may be lost, none early
+	@$(BIN)/python -m tests.faults.delays $(ARGS)
+
+away: install ## take MongoDB away for 4 minutes, then RabbitMQ nine times, under load; ask /readyz all the time
+	@$(BIN)/python -m tests.faults.away $(ARGS)
 
 check: install ## lint, types, import rules and unit tests: under a minute, no server
 	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)

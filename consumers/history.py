@@ -8,7 +8,7 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core.history import document_id
-from dispatcher.core.lifecycle import is_over
+from dispatcher.core.lifecycle import is_past
 from dispatcher.edges import log
 from dispatcher.edges.amqp import Entry, Outbox
 from dispatcher.edges.mongo import Database, DatabaseWatch, JobStore
@@ -43,27 +43,27 @@ class StartNotice:
 
 
 class History:
-    """Asks MongoDB whether a step's run is over; no answer means: run it."""
+    """Asks MongoDB whether a step's run went on without it; no answer means: run it."""
 
     def __init__(self, settings: Settings) -> None:
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._jobs = JobStore(self._database)
         self._away_until = 0.0
-        self._asked: dict[str, asyncio.Future[tuple[int, str] | None]] = {}
+        self._asked: dict[str, asyncio.Future[tuple[int, int, str] | None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self.watch = DatabaseWatch(self._database)
 
-    async def is_final(self, work: WorkMessage) -> bool:
-        """Whether history has a later run, or a final state of this one."""
+    async def is_past(self, work: WorkMessage) -> bool:
+        """Whether history has a later run, a final state of this one, or a later step of it."""
         if time.monotonic() < self._away_until:
             return False
         found = await asyncio.shield(self._ask(document_id(work.app, work.id)))
         if found is None:
             return False
-        run, state = found
-        return is_over(work.run, run, JobState(state))
+        run, seq, state = found
+        return is_past(work.run, work.seq, run, seq, JobState(state))
 
-    def _ask(self, job: str) -> asyncio.Future[tuple[int, str] | None]:
+    def _ask(self, job: str) -> asyncio.Future[tuple[int, int, str] | None]:
         """Ask together with everybody who asks while a question is under way."""
         answer = self._asked.get(job)
         if answer is None:
@@ -79,9 +79,9 @@ class History:
             for job, answer in asked.items():
                 answer.set_result(found.get(job))
 
-    async def _look_up(self, jobs: list[str]) -> dict[str, tuple[int, str]]:
+    async def _look_up(self, jobs: list[str]) -> dict[str, tuple[int, int, str]]:
         try:
-            return await asyncio.wait_for(self._jobs.runs_and_states(jobs), HISTORY_TIMEOUT)
+            return await asyncio.wait_for(self._jobs.places(jobs), HISTORY_TIMEOUT)
         except Exception as error:
             self._away_until = time.monotonic() + HISTORY_PAUSE
             _logger.warning("history cannot be asked; running the steps", error=type(error).__name__, steps=len(jobs))

@@ -11,17 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from consumers.steps import StepKey, step_key
 from dispatcher.edges.amqp import Delivery
 from schemas import WorkMessage
 
-StepKey = tuple[str, str, int, int]
 #: Most steps to remember; a forgotten one costs a question, or another execution.
 MOST = 10_000
-
-
-def step_key(work: WorkMessage) -> StepKey:
-    """What tells a step from every other: app, id, run and number in the run."""
-    return (work.app, work.id, work.run, work.seq)
 
 
 class Lineage:

@@ -1,13 +1,15 @@
 """The worker: takes steps from the work queues of its lanes and runs their handlers.
 
-A delivery is acknowledged once the broker has confirmed what follows from it: its event, and the next step in the
-delay ladder or the parked message. What happens at a ``kill -9``:
+A delivery is acknowledged once the broker has confirmed what follows from it: the next step in the delay ladder or
+the parked message, and its event. What happens at a ``kill -9``:
 
 - while the handler runs: the step is delivered again and runs again, with the same attempt number;
 - after the confirm, before the acknowledgement: the step is delivered again; history says that its run went on,
-  and it is dropped where that is final;
+  and it is dropped;
 - again and again: the step goes to ``suspect.v1.<lane>``, whose steps run in child processes. A child that dies is an
   attempt with outcome ``crashed``; a step that a dying worker merely held runs as if nothing had been.
+
+What is delivered again waits until it is known that no other worker has it (`consumers.doubts`).
 """
 
 from __future__ import annotations
@@ -17,22 +19,21 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Collection
 from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
-from consumers.context import Context
-from consumers.executor import Executor
-from consumers.history import History, StartNotice
-from consumers.lineage import Lineage, Settled, StepKey, step_key
-from consumers.registry import Handler, Registry
+from consumers.attempts import Attempts
+from consumers.doubts import Doubts, Known, answer_to
+from consumers.history import History
+from consumers.lineage import Settled
+from consumers.read_ahead import HELD, ReadAhead
+from consumers.registry import Registry
 from consumers.standstill import Standstill
-from dispatcher.core import ladder, outcome
-from dispatcher.core.lifecycle import FINAL
-from dispatcher.core.retry import RetryPolicy, resolve
+from consumers.steps import Step, StepKey, step_key
+from dispatcher.core import ladder
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -41,19 +42,16 @@ from dispatcher.edges.amqp import (
     Delivery,
     Outbox,
     Outgoing,
+    Peers,
     Publisher,
     Subscription,
     declare_again,
 )
-from dispatcher.edges.children import Child
-from schemas import PRIORITIES, Ended, JobState, Moved, Outcome, WorkMessage
-from schemas.events import about
+from schemas import PRIORITIES, WorkMessage
 
 _logger = log.get("worker")
 
 ERROR_HEADER = "x-error"
-#: A step that came back so often may be what kills its process.
-SUSPECT_AFTER = 3
 #: Suspects held at a time, for each lane; each runs in a process of its own.
 SUSPECTS_HELD = 4
 #: Heartbeats that a broker waits for, at least, before it gives the messages of a silent connection to others.
@@ -64,24 +62,6 @@ FAULT_PAUSE = 1.0
 ANSWER_LASTS = 0.1
 
 
-@dataclass(slots=True, eq=False)
-class _Step:
-    """A step that this worker holds, with every delivery of it (a duplicate joins the first)."""
-
-    work: WorkMessage
-    #: Whether no other step of its run can be on its way; else history is asked whether the run is over.
-    only: bool
-    #: Whether it is run in a child process, since it may kill its process.
-    alone: bool = False
-    deliveries: list[Delivery] = field(default_factory=list)
-    #: When history was last asked about its run, in seconds of the monotonic clock.
-    asked_at: float = float("-inf")
-
-    @property
-    def key(self) -> StepKey:
-        return step_key(self.work)
-
-
 class Worker:
     """The worker service of one registry."""
 
@@ -90,20 +70,22 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, target: str) -> None:
         amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
         self._settings = settings
-        self._registry = registry
         self._names = Names(amqp.prefix)
         self.id = f"{socket.gethostname()}-{os.getpid()}"
-        self._default_policy = RetryPolicy(**settings.retry.model_dump())
-        self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
         self._history = History(settings)
         self._suspect_queues = {self._names.suspect(lane) for lane in settings.worker_lanes}
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
-        self._consumer = Consumer(url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
+        self._consumer = Consumer(
+            url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat, on_missing=redeclare
+        )
         self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
-        self._ready: ReadyJobs[_Step] = ReadyJobs()
-        self._steps: dict[StepKey, _Step] = {}
-        self._lineage = Lineage()
+        self._attempts = Attempts(settings, registry, target, self.id, self._outbox, self._settle)
+        self._peers = Peers(url, "worker", self._names.peers, self._answer, heartbeat=amqp.heartbeat)
+        self._doubts = Doubts(self._peers, self._lost, self._forget, self._drop, self._clear)
+        self._read_ahead = ReadAhead(self._consumer, self._overdue, self._give_up)
+        self._ready: ReadyJobs[Step] = ReadyJobs()
+        self._steps: dict[StepKey, Step] = {}
         self._settled_steps = Settled()
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
@@ -125,6 +107,7 @@ class Worker:
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
+            "peers": self._peers.ready,
             "database": self._history.watch.fine,
             "routable": not self._outbox.stuck,
         }
@@ -134,17 +117,21 @@ class Worker:
         self._history.watch.start()
         await self._publisher.start()
         self._outbox.start()
+        await self._peers.start()
+        self._doubts.start()
         await self._consumer.start()
+        self._read_ahead.start()
         self._standstill.start()
 
     async def stop(self) -> None:
         """Let running handlers finish within the grace period; give the rest back without spending an attempt."""
         self._stopping = True
         self._standstill.stop()
+        await self._read_ahead.stop()
         await self._consumer.stop()
         if self._early:
             await asyncio.wait(self._early)  # some milliseconds; then they are ready, or dropped
-        for step in self._ready.clear():
+        for step in [*await self._doubts.stop(), *self._ready.clear()]:
             await self._give_back(step)
         if self._running:
             await asyncio.wait(self._running, timeout=self._settings.worker.grace)
@@ -155,9 +142,10 @@ class Worker:
             await asyncio.wait_for(self._outbox.drain(), 10)
         await self._consumer.flush()
         await self._outbox.close()
-        await self._executor.close()
+        await self._attempts.close()
         await self._consumer.close()
         await self._publisher.close()
+        await self._peers.close()
         await self._history.close()
 
     def _paused(self) -> None:
@@ -165,8 +153,8 @@ class Worker:
         self._consumer.drop("this process stood still for longer than the broker waits for heartbeats")
         self._start_ready()
 
-    async def _give_back(self, step: _Step) -> None:
-        self._steps.pop(step.key, None)
+    async def _give_back(self, step: Step) -> None:
+        self._forget(step)
         for delivery in step.deliveries:
             await self._consumer.give_back(delivery)
 
@@ -184,22 +172,72 @@ class Worker:
         elif key in self._settled_steps:
             metrics.stale.inc()
             self._outbox.add([], [], partial(self._consumer.done, delivery))
-        elif delivery.queue in self._suspect_queues:
-            step = self._steps[key] = _Step(work, only=False, alone=True, deliveries=[delivery])
-            self._make_ready(step)
-        elif delivery.delivery_count >= SUSPECT_AFTER:
-            self._set_apart(work, delivery)
         else:
-            only = self._lineage.is_only(work, delivery)
-            step = self._steps[key] = _Step(work, only, work.suspect, [delivery])
+            self._take_new(work, delivery)
+
+    def _take_new(self, work: WorkMessage, delivery: Delivery) -> None:
+        suspect = delivery.queue in self._suspect_queues
+        only = not delivery.again and not suspect and self._attempts.lineage.is_only(work, delivery)
+        step = self._steps[step_key(work)] = Step(work, only, suspect or work.suspect, [delivery])
+        if delivery.again:
+            self._doubts.add(step, delivery.since_reconnect)
+        else:
+            self._admit(step)
+
+    def _admit(self, step: Step) -> None:
+        """A step that no other worker has."""
+        delivery = step.deliveries[0]
+        if delivery.queue in self._suspect_queues:
+            self._make_ready(step)
+        elif delivery.suspect:
+            self._set_apart(step)
+        else:
             self._keep_or_start(step)
 
-    def _set_apart(self, work: WorkMessage, delivery: Delivery) -> None:
+    async def _clear(self, step: Step) -> None:
+        """No other worker has this step; what history says of it counts."""
+        await self._guarded(step, self._admit_unless_over(step))
+
+    async def _admit_unless_over(self, step: Step) -> None:
+        if not await self._dropped(step):
+            self._admit(step)
+
+    def _drop(self, step: Step) -> None:
+        """Everything that follows from this step is confirmed already."""
+        metrics.stale.inc()
+        self._outbox.add([], [], partial(self._settle, step))
+
+    def _lost(self, step: Step) -> bool:
+        """Whether the broker has given every delivery of the step to somebody anew, or will."""
+        return not any(map(self._consumer.holds, step.deliveries))
+
+    def _forget(self, step: Step) -> None:
+        self._steps.pop(step.key, None)
+
+    def _answer(self, question: bytes) -> bytes | None:
+        return answer_to(question, self._peers.id, self._known)
+
+    def _known(self, key: StepKey) -> Known | None:
+        """What another worker, to which a step was delivered again, is told of it."""
+        if key in self._settled_steps:
+            return Known.SETTLED
+        step = self._steps.get(key)
+        if step is None or (not step.started and self._lost(step)):
+            return None
+        return Known.IN_DOUBT if step in self._doubts else Known.HELD
+
+    def _set_apart(self, step: Step) -> None:
         """The processes that held this step died again and again, perhaps because of it."""
+        work, delivery = step.work, step.deliveries[0]
         _logger.warning("set apart: its workers died", app=work.app, job=work.id, run=work.run, attempt=work.n)
         metrics.of(metrics.suspects, work.lane).inc()
+        self._forget(step)  # what comes from the queue of suspects is another delivery, to be settled by itself
         message = Outgoing("", self._names.suspect(self._lane_of(delivery.queue)), delivery.body, work.headers)
-        self._outbox.add([message], [], partial(self._consumer.done, delivery))
+        self._outbox.add([message], [], partial(self._done, step.deliveries))
+
+    def _done(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self._consumer.done(delivery)
 
     def _lane_of(self, queue: str) -> str:
         """The lane of a work queue, or of a queue of suspects."""
@@ -207,7 +245,7 @@ class Worker:
             return queue.removeprefix(self._names.suspect(""))
         return queue.removeprefix(self._names.work + ".").rpartition(".")[0]
 
-    def _keep_or_start(self, step: _Step) -> None:
+    def _keep_or_start(self, step: Step) -> None:
         """A step that left the ladder some milliseconds early is kept until it is due, the others may start."""
         key = step.deliveries[0].routing_key
         remaining = ladder.remaining_ms(key, step.work.due_at, clock.now_ms())
@@ -218,7 +256,7 @@ class Worker:
         self._early.add(task)
         task.add_done_callback(self._early.discard)
 
-    async def _wait_due(self, step: _Step, seconds: float) -> None:
+    async def _wait_due(self, step: Step, seconds: float) -> None:
         due = time.monotonic() + seconds
         if await self._dropped(step):
             return
@@ -226,7 +264,8 @@ class Worker:
             await asyncio.sleep(left)
         self._make_ready(step)
 
-    def _make_ready(self, step: _Step) -> None:
+    def _make_ready(self, step: Step) -> None:
+        step.ready_at = time.monotonic()
         self._ready.push(step.work.priority, step)
         self._start_ready()
 
@@ -240,14 +279,32 @@ class Worker:
         most = 0 if self._stopping or self._standstill.noticed else self._settings.worker.concurrency
         while self._ready and len(self._running) < most:
             step = self._ready.pop()
-            if not any(map(self._consumer.holds, step.deliveries)):
-                self._steps.pop(step.key, None)  # the broker gives it to somebody anew
+            if self._lost(step):
+                self._forget(step)
                 continue
-            task = asyncio.create_task(self._guarded(step, self._decide(step)))
+            step.started = True
+            task = asyncio.create_task(self._guarded(step, self._run(step)))
             self._running.add(task)
             task.add_done_callback(self._ended)
+        if len(self._running) < most:
+            self._read_ahead.place_free()
         metrics.running.set(len(self._running))
-        metrics.held.set(len(self._ready) + len(self._early))
+        metrics.held.set(len(self._ready) + len(self._early) + len(self._doubts))
+
+    def _overdue(self) -> set[str]:
+        """The work queues of steps that have been held ready for long, all places being taken."""
+        since = time.monotonic() - HELD
+        return {step.queue for step in self._ready if step.ready_at < since} - self._suspect_queues
+
+    def _give_up(self, queues: Collection[str]) -> None:
+        """Publish the steps of these queues that do not run to them anew: another worker may have a place."""
+        for step in self._ready.take(lambda step: step.queue in queues):
+            self._forget(step)  # should it come to this worker again, it is another one, to be settled by itself
+            if self._lost(step):
+                continue
+            metrics.of(metrics.given_back, step.work.lane).inc()
+            message = Outgoing("", step.queue, step.deliveries[0].body, step.work.headers)
+            self._outbox.add([message], [], partial(self._done, step.deliveries))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -255,7 +312,7 @@ class Worker:
             _logger.error("step failed inside the worker", exc_info=(type(error), error, error.__traceback__))
         self._start_ready()
 
-    async def _guarded(self, step: _Step, work: Awaitable[None]) -> None:
+    async def _guarded(self, step: Step, work: Awaitable[None]) -> None:
         """Do something for a step, and give it back where that is cancelled or fails."""
         try:
             await work
@@ -268,132 +325,24 @@ class Worker:
             await asyncio.sleep(FAULT_PAUSE)
             await self._give_back(step)
 
-    async def _decide(self, step: _Step) -> None:
-        if await self._dropped(step):
-            return
-        handler = self._registry.get(step.work.type)
-        if handler is None:
-            self._without_handler(step)
-        elif step.alone or handler.kind == "process":
-            async with self._executor.child() as child:
-                await self._execute(step, handler, child)
-        else:
-            await self._execute(step, handler)
+    async def _run(self, step: Step) -> None:
+        if not await self._dropped(step):
+            await self._attempts.make(step)
 
-    async def _dropped(self, step: _Step) -> bool:
-        """Whether history says that its run is over, so that it was settled without being run."""
+    async def _dropped(self, step: Step) -> bool:
+        """Whether history says that its run went on without it, so that it was settled without being run."""
         work = step.work
         if step.only or time.monotonic() < step.asked_at + ANSWER_LASTS:
             return False
         step.asked_at = time.monotonic()
-        if not await self._history.is_final(work):
+        if not await self._history.is_past(work):
             return False
-        metrics.stale.inc()
-        _logger.info("dropped: its run is final already", app=work.app, job=work.id, run=work.run)
-        self._outbox.add([], [], self._settled(step))
+        _logger.info("dropped: its run went on already", app=work.app, job=work.id, run=work.run, attempt=work.n)
+        self._drop(step)
         return True
 
-    def _without_handler(self, step: _Step) -> None:
-        worker, now = self._settings.worker, clock.now_ms()
-        following = outcome.without_handler(step.work, now, worker.no_handler_delay, worker.no_handler_limit)
-        message = following.message
-        assert message is not None
-        event = Moved(
-            **about(step.work),
-            at=now,
-            state=following.state,
-            due_at=message.due_at if following.delay is not None else None,
-            error=message.error,
-        )
-        if following.state in FINAL:
-            metrics.of(metrics.final, step.work.lane, following.state).inc()
-        _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
-        self._outbox.add(self._messages(step, following), [event], self._settled(step))
-
-    async def _execute(self, step: _Step, handler: Handler, child: Child | None = None) -> None:
-        work = step.work
-        context = Context(
-            id=work.id,
-            app=work.app,
-            type=work.type,
-            run=work.run,
-            attempt=work.n,
-            execution=clock.new_id(),
-            tags=work.tags,
-            trace=work.trace,
-        )
-        started_at, began = clock.now_ms(), time.perf_counter()
-        common = {
-            **about(work),
-            "n": work.n,
-            "execution": context.execution,
-            "started_at": started_at,
-            "worker": self.id,
-        }
-        notice = StartNotice(self._outbox, common)
-        waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
-        metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
-        timeout = work.timeout or handler.timeout or self._settings.worker.timeout
-        execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
-        metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
-        metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
-        finished_at = max(clock.now_ms(), started_at)
-        policy = resolve(self._default_policy, handler.retry, work.retry)
-        following = outcome.after(work, execution, policy, finished_at, clock.chance())
-        self._report(work, execution, following)
-        event = Ended(
-            **common,
-            finished_at=finished_at,
-            outcome=execution.outcome,
-            state=following.state,
-            due_at=following.message.due_at if following.message and following.delay is not None else None,
-            error=execution.error,
-            result=result,
-        )
-        notice.withdraw()
-        delayed = following.delay is not None
-        self._outbox.add(self._messages(step, following), [event], self._settled(step), urgent=delayed)
-
-    def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
-        if following.state in FINAL:
-            metrics.of(metrics.final, work.lane, following.state).inc()
-        elif following.state is JobState.RETRYING:
-            metrics.of(metrics.retries, work.lane).inc()
-        if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
-            # history has every attempt; the log need tell only of those that no retry follows
-            tell = _logger.warning if following.state in FINAL else _logger.debug
-            tell(
-                "attempt failed",
-                app=work.app,
-                job=work.id,
-                run=work.run,
-                attempt=work.n,
-                type=work.type,
-                outcome=str(execution.outcome),
-                error=execution.error.type if execution.error else None,
-                next=str(following.state),
-                delay=following.delay,
-            )
-
-    def _messages(self, step: _Step, following: outcome.Next) -> Sequence[Outgoing]:
-        """The message that carries a job on: into the delay ladder, or to its lane's parked jobs."""
-        work = following.message
-        if work is None:
-            return ()
-        if following.delay is None:
-            return (Outgoing("", self._names.parked(work.lane), work.encode(), work.headers),)
-        if step.only:
-            self._lineage.sent(work, step.deliveries[0])
-        way = ladder.enter(following.delay, work.lane, work.priority)
-        leaves_at = time.monotonic() + way.stay_ms / 1000
-        return (Outgoing(self._names.delays, way.routing_key, work.encode(), work.headers, leaves_at=leaves_at),)
-
-    def _settled(self, step: _Step) -> Callable[[], None]:
-        def settle() -> None:
-            key = step.key
-            self._steps.pop(key, None)
-            self._settled_steps.add(key)
-            for delivery in step.deliveries:
-                self._consumer.done(delivery)
-
-        return settle
+    def _settle(self, step: Step) -> None:
+        """Everything that follows from the step is confirmed."""
+        self._forget(step)
+        self._settled_steps.add(step.key)
+        self._done(step.deliveries)

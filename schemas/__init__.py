@@ -15,12 +15,14 @@ from schemas.job import (
     RetrySpec,
     Trace,
 )
+from schemas.peers import Answer, Question
 from schemas.work import WorkMessage
 
 __all__ = [
     "MAX_ID_LENGTH",
     "PRIORITIES",
     "Accepted",
+    "Answer",
     "Ended",
     "ErrorInfo",
     "Event",
@@ -30,6 +32,7 @@ __all__ = [
     "Moved",
     "Outcome",
     "Priority",
+    "Question",
     "Refused",
     "Rerun",
     "RetrySpec",

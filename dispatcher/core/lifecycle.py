@@ -112,8 +112,12 @@ def supersedes(new: JobState, new_run: int, new_seq: int, old: JobState | None, 
     return new in FINAL or place(new, new_seq) > place(old, old_seq)
 
 
-def is_over(run: int, recorded_run: int, recorded_state: JobState) -> bool:
-    """Whether history says that a run is over: it has a later one, or this one's end. A refusal ends no run."""
+def is_past(run: int, seq: int, recorded_run: int, recorded_seq: int, recorded_state: JobState) -> bool:
+    """Whether history says that a step's run went on without it: a later run, this one's end, or a later step of it.
+
+    The step may be dropped then: what history hears of is published after the message that follows from it. A
+    refusal ends no run.
+    """
     if recorded_state is JobState.REJECTED:
         return False
-    return recorded_run > run or (recorded_run == run and recorded_state in FINAL)
+    return recorded_run > run or (recorded_run == run and (recorded_state in FINAL or recorded_seq > seq))

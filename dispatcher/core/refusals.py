@@ -38,3 +38,6 @@ class Refusal(Exception):
         super().__init__(f"{code}: {sentence}")
         self.code = code
         self.sentence = sentence
+
+    def __reduce__(self) -> tuple[type[Refusal], tuple[Code, str]]:
+        return type(self), (self.code, self.sentence)  # so that it can be sent to a child process

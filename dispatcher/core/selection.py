@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from schemas import PRIORITIES
@@ -25,6 +26,9 @@ class ReadyJobs(Generic[Item]):
     def __len__(self) -> int:
         return self._count
 
+    def __iter__(self) -> Iterator[Item]:
+        return (item for level in self._levels for _, item in level)
+
     def push(self, priority: str, item: Item) -> None:
         """Add a job that arrived."""
         self._arrivals += 1
@@ -46,10 +50,19 @@ class ReadyJobs(Generic[Item]):
         self._count -= 1
         return level.popleft()[1]
 
+    def take(self, wanted: Callable[[Item], bool]) -> list[Item]:
+        """Take out what is wanted, the highest priority first; the rest waits on in its order."""
+        taken: list[Item] = []
+        for level in self._levels:
+            found = [item for _, item in level if wanted(item)]
+            if found:
+                kept = [(arrival, item) for arrival, item in level if not wanted(item)]
+                level.clear()
+                level.extend(kept)
+                taken += found
+        self._count -= len(taken)
+        return taken
+
     def clear(self) -> list[Item]:
         """Take everything out, the highest priority first."""
-        items = [item for level in self._levels for _, item in level]
-        for level in self._levels:
-            level.clear()
-        self._count = 0
-        return items
+        return self.take(lambda _: True)

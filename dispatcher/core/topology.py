@@ -124,6 +124,7 @@ _PLAIN = {
     "stray": "stray.v1",
     "history": "history.v1",
     "unrecorded": "unrecorded.v1",
+    "peers": "peers.v1",
 }
 _OWN = (
     "intake",
@@ -138,6 +139,7 @@ _OWN = (
     "suspect.",
     "history.",
     "unrecorded.",
+    "peers.",
     "jobs",
 )
 
@@ -188,6 +190,7 @@ def _fixed_exchanges(names: Names) -> Iterator[Exchange]:
     yield Exchange(names.intake_dead, "fanout")
     yield Exchange(names.intake_deferred, "fanout")
     yield Exchange(names.stray, "fanout")
+    yield Exchange(names.peers, "fanout")
     yield Exchange(names.due, "topic", {"alternate-exchange": names.stray})
 
 

@@ -17,6 +17,10 @@ deferred = Counter(
     "dispatcher_intake_deferred_total",
     "Messages that intake put off because MongoDB could not be asked for their key",
 )
+intake_suspects = Counter(
+    "dispatcher_intake_suspects_total",
+    "Messages judged in a child process because the intakes that held them died again and again",
+)
 key_age = Gauge("dispatcher_key_cache_age_seconds", "Time since the API keys were last read from MongoDB")
 attempts = Counter("dispatcher_attempts_total", "Executions that ended, by outcome", ["lane", "outcome"])
 final = Counter("dispatcher_jobs_final_total", "Jobs that a worker brought to a final state", ["lane", "state"])
@@ -29,6 +33,9 @@ suspects = Counter(
     "dispatcher_suspects_total", "Steps set apart because the processes that held them died again and again", ["lane"]
 )
 running = Gauge("dispatcher_worker_running", "Handlers running now")
+given_back = Counter(
+    "dispatcher_worker_given_back_total", "Jobs held ready that were given back for other workers", ["lane"]
+)
 held = Gauge("dispatcher_worker_held", "Jobs held ready besides the running ones")
 wait_seconds = Histogram(
     "dispatcher_job_wait_seconds", "Acceptance (or due time) to start", ["lane", "priority"], buckets=_SECONDS

@@ -4,7 +4,8 @@ A message is acknowledged once the broker has confirmed what replaces it: the wo
 refusal, or the message itself put off. What happens at a ``kill -9``:
 
 - before that confirm: the message is delivered again; a job may be published twice (same id where the client gave one);
-- after it and before the acknowledgement: likewise.
+- after it and before the acknowledgement: likewise;
+- again and again: what was there each time is judged in a child process; see `dispatcher.services.intake_suspects`.
 """
 
 from __future__ import annotations
@@ -18,18 +19,10 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core import keys
-from dispatcher.core.admission import (
-    Rules,
-    Submission,
-    admit,
-    authenticate,
-    encode_work,
-    identify,
-    is_type,
-    read_trace,
-)
-from dispatcher.core.refusals import Code, Refusal
+from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace
+from dispatcher.core.refusals import Refusal
 from dispatcher.core.topology import Names, build, work_key
+from dispatcher.core.verdicts import Case, Job, Refused, Verdict, accepted, crashed, refused
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
     Consumer,
@@ -39,18 +32,19 @@ from dispatcher.edges.amqp import (
     Publisher,
     Subscription,
     declare_again,
+    marked_again,
 )
 from dispatcher.edges.mongo import Database, KeyStore
+from dispatcher.services.intake_suspects import Suspects
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
-from schemas import Event, Refused
+from schemas import Event
+from schemas import Refused as RefusedEvent
 
 _logger = log.get("intake")
 
 KEY_HEADER = "x-api-key"
 REASON_HEADER = "x-rejected-reason"
 SIZE_HEADER = "x-original-size"
-#: A refused body over the size limit is cut to this many bytes.
-CUT_BYTES = 65_536
 
 _REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
 
@@ -70,6 +64,7 @@ class Intake:
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
         )
         self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._consumer = Consumer(
             url,
             "intake",
@@ -80,9 +75,10 @@ class Intake:
             ],
             self._take,
             heartbeat=amqp.heartbeat,
+            on_missing=redeclare,
         )
-        redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
+        self._suspects = Suspects(self._consumer, self._settle)
         self._unseen: list[tuple[str, Delivery]] = []
         self._unseen_wake = asyncio.Event()
         self._lookup: asyncio.Task[None] | None = None
@@ -103,11 +99,13 @@ class Intake:
         self._lookup = asyncio.create_task(self._look_up(), name="key look-ups")
         await self._publisher.start()
         self._outbox.start()
+        self._suspects.start()
         await self._consumer.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
         await self._consumer.stop()
+        await self._suspects.stop()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._outbox.drain(), 10)
         await self._consumer.flush()
@@ -133,26 +131,24 @@ class Intake:
             self._put_off(delivery)
         except Exception as error:
             _logger.exception("intake failed on a message", error=type(error).__name__)
-            self._refuse(delivery, Refusal(Code.CRASHED_INTAKE, "intake failed on this message"), None)
+            self._refuse(delivery, crashed("intake failed on this message"), None)
 
     def _judge(self, delivery: Delivery) -> None:
         record: keys.KeyRecord | None = None
         now = clock.now_ms()
         try:
             record = self._authenticated(delivery, now)
-            admitted = admit(_submission(delivery), record, self._rules, now, clock.random_bits())
-            body = encode_work(admitted.work)
+            if delivery.suspect:
+                self._judge_apart(delivery, record)
+                return
+            job = accepted(admit(_submission(delivery), record, self._rules, now, clock.random_bits()))
         except Refusal as refusal:
             self._refuse(delivery, refusal, record)
             return
-        work = admitted.work
-        message = Outgoing(self._names.work, work_key(work.lane, work.priority), body, work.headers)
-        metrics.of(metrics.accepted, work.lane, work.priority).inc()
-        self._outbox.add(
-            [message],
-            [admitted.event],
-            partial(self._settled, delivery, {"id": work.id, "status": "accepted"}),
-        )
+        self._accept(delivery, job)
+
+    def _lost(self, delivery: Delivery) -> bool:
+        return not self._consumer.holds(delivery)
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
         api_key = delivery.headers.get(KEY_HEADER)
@@ -167,23 +163,51 @@ class Intake:
             sentence = "no intake queue took this message; publish it again after `dispatcher topology apply`"
         else:
             sentence = "intake gave this message up; publish it again"
-        self._refuse(delivery, Refusal(Code.CRASHED_INTAKE, sentence), record)
+        self._refuse(delivery, crashed(sentence), record)
 
     def _refuse(self, delivery: Delivery, refusal: Refusal, record: keys.KeyRecord | None) -> None:
+        if delivery.suspect:
+            self._judge_apart(delivery, record, refusal)
+        else:
+            self._reject(delivery, record, refused(refusal, delivery.body, self._rules.max_body_bytes))
+
+    def _judge_apart(self, delivery: Delivery, record: keys.KeyRecord | None, refusal: Refusal | None = None) -> None:
+        now, bits = clock.now_ms(), clock.random_bits()
+        self._suspects.add(delivery, Case(_submission(delivery), record, self._rules, now, bits, refusal))
+
+    def _settle(self, delivery: Delivery, record: keys.KeyRecord | None, verdict: Verdict) -> None:
+        """Do as the verdict on a suspect says."""
+        if isinstance(verdict, Job):
+            self._accept(delivery, verdict)
+        else:
+            self._reject(delivery, record, verdict)
+
+    def _accept(self, delivery: Delivery, job: Job) -> None:
+        message = Outgoing(self._names.work, work_key(job.lane, job.priority), job.body, job.headers)
+        if delivery.again:  # what it became the first time may be with a worker
+            message = marked_again(message)
+        metrics.of(metrics.accepted, job.lane, job.priority).inc()
+        self._outbox.add(
+            [message],
+            [job.event],
+            partial(self._settled, delivery, {"id": job.id, "status": "accepted"}),
+            # a message that the broker has queued again is judged again: published now, it would be two
+            void=partial(self._lost, delivery),
+        )
+
+    def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
+        refusal = shown.refusal
         metrics.of(metrics.refused, refusal.code).inc()
         headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
-        if len(delivery.body) > self._rules.max_body_bytes:
-            headers[SIZE_HEADER] = len(delivery.body)
-            body = keys.redact(delivery.body[: 2 * CUT_BYTES])[:CUT_BYTES]
-        else:
-            body = keys.redact(delivery.body)
+        if shown.size is not None:
+            headers[SIZE_HEADER] = shown.size
         events: list[Event] = []
         reply: dict[str, Any] = {"id": None, "status": "rejected"}
         reply["error"] = {"code": str(refusal.code), "message": refusal.sentence}
         if record is not None:
             reply["id"] = job_id = clock.new_id()
             events.append(
-                Refused(
+                RefusedEvent(
                     app=record.app,
                     id=job_id,
                     key_id=record.id,
@@ -193,7 +217,7 @@ class Intake:
                     message=refusal.sentence,
                 )
             )
-        message = Outgoing("", self._names.rejected, body, headers)
+        message = Outgoing("", self._names.rejected, shown.body, headers)
         self._outbox.add([message], events, partial(self._settled, delivery, reply))
 
     def _put_off(self, delivery: Delivery) -> None:
@@ -210,6 +234,8 @@ class Intake:
             delivery.correlation_id,
             delivery.reply_to,
         )
+        if delivery.again:
+            message = marked_again(message)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _settled(self, delivery: Delivery, reply: dict[str, Any]) -> None:

@@ -12,16 +12,17 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
 from dispatcher.core.gathering import Gathering, Group, portions
-from dispatcher.core.topology import Names
-from dispatcher.edges import log, metrics
-from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
+from dispatcher.core.topology import Names, build
+from dispatcher.edges import clock, log, metrics
+from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription, declare_again
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, JobStore, StatisticsStore, Unstorable
-from dispatcher.edges.mongo.stats import minute_of
+from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, minute_of
 from schemas import Event, EventBatch, Refused
 from schemas.events import encode_batches
 
@@ -77,12 +78,14 @@ class Recorder:
         self._task: asyncio.Task[None] | None = None
 
     def _new_consumer(self) -> Consumer:
+        url = self._settings.amqp.url.get_secret_value()
         return Consumer(
-            self._settings.amqp.url.get_secret_value(),
+            url,
             "recorder",
             [Subscription(self._names.history, self._settings.recorder.prefetch)],
             self._take,
             heartbeat=self._settings.amqp.heartbeat,
+            on_missing=partial(declare_again, url, build(self._names, self._settings.lanes)),
         )
 
     def checks(self) -> dict[str, bool]:
@@ -198,8 +201,13 @@ class Recorder:
     async def _write(self, jobs: Jobs) -> list[Unstorable]:
         began = time.perf_counter()
         events = [event for job in jobs for event in job.events]
-        await self._stats.mark_dirty({minute_of(_accepted_at(event)) for event in events})
+        minutes = {minute_of(_accepted_at(event)) for event in events}
+        marked_at = clock.now_ms()
+        await self._stats.mark_dirty(minutes)
         refused = await self._jobs.record({job.id: job.events for job in jobs})
+        if clock.now_ms() - marked_at > LONGEST_WRITE_MS:
+            # this process stood still, or MongoDB was slow: a minute may have been put together without what is written
+            await self._stats.mark_dirty(minutes)
         metrics.record_seconds.observe(time.perf_counter() - began)
         metrics.record_events.observe(len(events))
         metrics.recorded.inc(len(events))

@@ -45,10 +45,15 @@ class Scheduler:
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._stats = StatisticsStore(self._database)
         self._publisher = Publisher(url, "scheduler", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
-        self._consumer = Consumer(
-            url, "scheduler", [Subscription(names.stray, 100)], self._bring_back, heartbeat=amqp.heartbeat
-        )
         redeclare = partial(declare_again, url, build(names, settings.lanes))
+        self._consumer = Consumer(
+            url,
+            "scheduler",
+            [Subscription(names.stray, 100)],
+            self._bring_back,
+            heartbeat=amqp.heartbeat,
+            on_missing=redeclare,
+        )
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._watch = DatabaseWatch(self._database)
         self._task: asyncio.Task[None] | None = None

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from dev.mongo import LocalMongo
-from dev.process import ServerError
-from dev.rabbit import LocalRabbit
-from dev.runs import run_folder
-from dev.signals import ending_unwinds
 from tests.faults import report
+from tests.faults.command import on_own_servers
 from tests.faults.faults import GROUPS
-from tests.faults.run import Outcome, Scenario, run
-
-DATA = Path(".servers")
+from tests.faults.run import Outcome, Scenario
 
 
 def _seeds(text: str) -> list[int]:
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
-
-
-def _progress() -> Callable[[str], None]:
-    """A line that is written over, on a terminal; else nothing."""
-    if not sys.stderr.isatty():
-        return lambda _: None
-    return lambda text: print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _one(scenario: Scenario, folder: Path) -> Outcome:
-    logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
-    quiet = {"cache": DATA / "cache", "log": lambda _: None}
-    with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-        return asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress()))
 
 
 @click.command()
@@ -59,10 +37,7 @@ def main(
     if unknown := set(groups) - set(GROUPS):
         raise click.BadParameter(f"no faults {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     scenarios = [Scenario(number, jobs, rate, groups, gap) for number in (_seeds(seeds) if seeds else [seed])]
-    try:
-        outcomes = list(_all(scenarios, as_json, keep))
-    except ServerError as error:
-        raise click.ClickException(str(error)) from None
+    outcomes = list(_all(scenarios, as_json, keep))
     if len(outcomes) > 1 and not as_json:
         print(report.table(outcomes))
     sys.exit(0 if all(outcome.clean for outcome in outcomes) else 1)
@@ -70,18 +45,9 @@ def main(
 
 def _all(scenarios: Iterable[Scenario], as_json: bool, keep: Path | None) -> Iterable[Outcome]:
     for scenario in scenarios:
-        with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
-            (folder / "run").mkdir()
-            outcome = _one(scenario, folder)
-            print(json.dumps(report.figures(outcome)) if as_json else report.show(outcome) + "\n", flush=True)
-            if keep is not None:
-                (folder / "run").rename(_fresh(keep, scenario.seed))
+        outcome = on_own_servers(scenario, f"seed-{scenario.seed}", keep)
+        print(json.dumps(report.figures(outcome)) if as_json else report.show(outcome) + "\n", flush=True)
         yield outcome
-
-
-def _fresh(folder: Path, seed: int) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"seed-{seed}-{len(list(folder.iterdir()))}"
 
 
 if __name__ == "__main__":

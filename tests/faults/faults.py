@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pymongo.errors import PyMongoError
@@ -42,6 +43,8 @@ class Scene:
     database: Proxy
     fleet: Fleet
     installation: Installation
+    #: What the handlers wrote.
+    executions: Path
     #: Publishes a job besides those of the plan, and returns when something is known of it.
     publish: Callable[[Job], Awaitable[None]]
     _count: Iterator[int] = field(default_factory=itertools.count)
@@ -248,6 +251,11 @@ GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
 def chosen(groups: tuple[str, ...]) -> tuple[Fault, ...]:
     """The faults of these groups."""
     return tuple(fault for fault in FAULTS if fault.group in groups)
+
+
+def named(name: str) -> Fault:
+    """The fault of that name."""
+    return next(fault for fault in FAULTS if fault.name == name)
 
 
 def pick(rng: random.Random, faults: tuple[Fault, ...]) -> tuple[Fault, str, float]:

@@ -69,10 +69,18 @@ class Member:
 class Fleet:
     """Use it as ``async with Fleet(environment, folder, members) as fleet``; logs are kept in the folder.
 
-    What ends by itself is started again and counted apart (`deaths`, with ``ours`` false).
+    What ends by itself is started again and counted apart (`deaths`, with ``ours`` false). ``program`` is the module
+    that is the command line.
     """
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, members: Sequence[str] = MEMBERS) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        members: Sequence[str] = MEMBERS,
+        program: str = "dispatcher.cli.main",
+    ) -> None:
+        self._program = program
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment)
         self._folder = folder
         ports = free_ports(members)
@@ -91,7 +99,7 @@ class Fleet:
         member = self.members[name]
         with self.log_file(name).open("ab") as log:
             member.process = subprocess.Popen(
-                [sys.executable, "-m", "dispatcher.cli.main", *COMMANDS[member.kind]],
+                [sys.executable, "-m", self._program, *COMMANDS[member.kind]],
                 env=self._environment | {"DISPATCHER_HTTP__PORT": str(member.port)},
                 cwd=ROOT,
                 stderr=log,

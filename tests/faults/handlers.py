@@ -9,11 +9,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from consumers import Context, Registry, Retry, Snooze
 from schemas import WorkMessage
-from tests.faults.executions import LEDGER_VARIABLE
+from tests.faults.executions import LEDGER_VARIABLE, read_executions
 
 jobs = Registry()
 
@@ -106,8 +107,42 @@ async def snooze(payload: dict[str, Any], ctx: Context) -> None:
         raise Snooze(payload["seconds"])
 
 
+@jobs.handler("chaos.hops")
+async def hops(payload: dict[str, Any], ctx: Context) -> None:
+    """Is put off once for each hop: for so many seconds, or (None) by a failure and the message's own policy."""
+    await _work(payload, ctx)
+    step = int(payload["seq"]) - 1
+    if step < len(payload["hops"]):
+        if (seconds := payload["hops"][step]) is None:
+            raise ConnectionError("not yet")
+        raise Snooze(seconds)
+
+
 @jobs.handler("chaos.poison")
 async def poison(payload: dict[str, Any], ctx: Context) -> None:
     """Kills its process, every time."""
     note(payload, ctx, "start")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def executed_before(ctx: Context) -> int:
+    """How often the job was executed before, in whatever process."""
+    return sum(execution.job == ctx.id for execution in read_executions(Path(os.environ[LEDGER_VARIABLE])))
+
+
+@jobs.handler("chaos.once")
+async def once(payload: dict[str, Any], ctx: Context) -> None:
+    """Fails the first time that the job is executed at all."""
+    before = executed_before(ctx)
+    await _work(payload, ctx)
+    if not before:
+        raise ConnectionError("the first time")
+
+
+@jobs.handler("chaos.rerun", retry=Retry(max_attempts=1))
+async def rerun(payload: dict[str, Any], ctx: Context) -> None:
+    """Fails in its first run, and whenever it is executed again after it succeeded."""
+    before = executed_before(ctx)
+    await _work(payload, ctx)
+    if ctx.run == 1 or before > 1:
+        raise ConnectionError("not now")

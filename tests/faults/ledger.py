@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from dispatcher.core.lifecycle import FINAL, PARKED
@@ -21,6 +22,8 @@ from tests.faults.transitions import Transitions
 
 #: What explains an extra execution where no fault does: a publish of which the publisher never heard.
 UNKNOWN_PUBLISH = "unknown publish"
+#: Seconds by which the system's times, whole milliseconds, may be before those of the handlers.
+MILLISECOND = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,24 @@ def not_planned(e: Evidence) -> list[str]:
     return found
 
 
+def waits(e: Evidence) -> Iterator[tuple[Execution, float]]:
+    """Each execution that had to wait, with the time for which: its delay after the first end of the step before."""
+    for job, _ in e.jobs():
+        for before, step in pairwise(job.steps):
+            ends = [x.ended for x in e.steps.get((job.id, 1, before.n, before.k), ()) if x.ended is not None]
+            for execution in e.steps.get((job.id, 1, step.n, step.k), ()) if ends else ():
+                yield execution, min(ends) + step.after
+
+
+def early(e: Evidence) -> list[str]:
+    """Executions that began before their time."""
+    return [
+        f"{x.job} attempt {x.step[2]} after {x.step[3]} snoozes, by {due - x.started:.3f} s"
+        for x, due in waits(e)
+        if x.started < due - MILLISECOND
+    ]
+
+
 def unrecorded(e: Evidence) -> list[str]:
     """Executions that ended in a process that lives, and whose end history does not have."""
     recorded = {a["execution"] for doc in e.documents for a in doc["attempts"] if a["outcome"] is not None}
@@ -310,6 +331,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterable[str]]] = {
     "two final states in a run": two_final_states,
     "steps not executed": not_executed,
     "steps not planned": not_planned,
+    "early": early,
     "attempts that were not": wrong_attempts,
     "ends not recorded": unrecorded,
     "starts not ended": unfinished,

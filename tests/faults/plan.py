@@ -20,11 +20,15 @@ WEIGHTS = {"plain": 76, "flaky": 10, "delayed": 3, "hopeless": 3, "slow": 2, "sn
 
 
 class Step(NamedTuple):
-    """One execution that a job is to have: its attempt, the snoozes before it, and how it ends in history."""
+    """One execution that a job is to have: its attempt, the snoozes before it, and how it ends in history.
+
+    ``after`` is how many seconds it comes after the end of the one before it, at least.
+    """
 
     n: int
     k: int
     outcome: str
+    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,25 @@ def plain_job(job_id: str, priority: str = "normal", **fields: Any) -> Job:
     return Job(job_id, "chaos.plain", {"ms": 1}, priority, "succeeded", (Step(1, 0, "succeeded"),), fields)
 
 
+def make_delays(count: int, seed: int, longest: float) -> list[Job]:
+    """Jobs that are put off one to three times, by retries and snoozes, at first for up to so many seconds."""
+    rng = random.Random(f"delays {seed}")
+    return [_hops(f"job-{index:06d}", rng, longest) for index in range(count)]
+
+
+def _hops(job_id: str, rng: random.Random, longest: float) -> Job:
+    delays = [rng.randint(1, max(int(longest * 8) >> 2 * hop, 1)) / 8 for hop in range(rng.randint(1, 3))]
+    failing = rng.choice([*range(len(delays)), None])  # one retry at most, since its policy has but one delay
+    steps, n, k = [], 1, 0
+    for hop, after in enumerate([0.0, *delays[:-1]]):
+        steps.append(Step(n, k, "failed" if hop == failing else "snoozed", after))
+        n, k = (n + 1, k) if hop == failing else (n, k + 1)
+    steps.append(Step(n, k, "succeeded", delays[-1]))
+    payload = {"ms": 1, "hops": [None if hop == failing else delay for hop, delay in enumerate(delays)]}
+    fields = {} if failing is None else {"retry": {"base": delays[failing], "factor": 1.0}}
+    return Job(job_id, "chaos.hops", payload, rng.choice(PRIORITIES), "succeeded", tuple(steps), fields)
+
+
 def delayed_job(job_id: str, seconds: float) -> Job:
     """A job that fails once and is tried again after so many seconds."""
     return Job(job_id, "chaos.delayed", {"ms": 1, "failures": 1}, "normal", *_fails(1, seconds))
@@ -84,7 +107,8 @@ def _plain(rng: random.Random) -> Made:
 
 
 def _fails(failures: int, base: float) -> tuple[str, tuple[Step, ...], dict[str, Any]]:
-    steps = (*(Step(n, 0, "failed") for n in range(1, failures + 1)), Step(failures + 1, 0, "succeeded"))
+    failed = (Step(n, 0, "failed", base if n > 1 else 0.0) for n in range(1, failures + 1))
+    steps = (*failed, Step(failures + 1, 0, "succeeded", base))
     return "succeeded", steps, {"retry": {"base": base, "factor": 1.0}}
 
 
@@ -98,19 +122,20 @@ def _delayed(rng: random.Random) -> Made:
 
 
 def _hopeless(rng: random.Random) -> Made:
-    return {}, "failed", (Step(1, 0, "failed"), Step(2, 0, "failed")), {}
+    return {}, "failed", (Step(1, 0, "failed"), Step(2, 0, "failed", 0.25)), {}
 
 
 def _slow(rng: random.Random) -> Made:
     attempts = rng.randint(1, 2)
-    steps = tuple(Step(n, 0, "timed_out") for n in range(1, attempts + 1))
+    steps = tuple(Step(n, 0, "timed_out", 0.25 if n > 1 else 0.0) for n in range(1, attempts + 1))
     return {}, "timed_out", steps, {"retry": {"max_attempts": attempts, "base": 0.25}}
 
 
 def _snooze(rng: random.Random) -> Made:
-    snoozes = rng.randint(1, 3)
-    steps = (*(Step(1, k, "snoozed") for k in range(snoozes)), Step(1, snoozes, "succeeded"))
-    return {"snoozes": snoozes, "seconds": rng.choice([0.125, 0.5, 1.0])}, "succeeded", steps, {}
+    snoozes, seconds = rng.randint(1, 3), rng.choice([0.125, 0.5, 1.0])
+    snoozed = (Step(1, k, "snoozed", seconds if k else 0.0) for k in range(snoozes))
+    steps = (*snoozed, Step(1, snoozes, "succeeded", seconds))
+    return {"snoozes": snoozes, "seconds": seconds}, "succeeded", steps, {}
 
 
 def _poison(rng: random.Random) -> Made:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from tests.faults.faults import DECLARED, HEARTBEAT, Scene, chosen
 from tests.faults.fleet import MEMBERS, Fleet
 from tests.faults.ledger import Evidence, settle
 from tests.faults.load import Load
-from tests.faults.plan import LENGTHS, WEIGHTS, make_plan
-from tests.faults.schedule import Trouble, make_schedule
+from tests.faults.plan import LENGTHS, WEIGHTS, Job, make_plan
+from tests.faults.schedule import Planned, Trouble, make_schedule
 from tests.faults.scrape import all_ready, scrape
 from tests.faults.settling import Settling
 from tests.faults.transitions import Watching
@@ -50,6 +50,19 @@ class Scenario:
     weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
     #: Seconds without any progress after which a run is given up.
     patience: float = 180.0
+    #: Jobs and faults in place of those that the seed chooses.
+    plan: Sequence[Job] | None = None
+    schedule: Sequence[Planned] | None = None
+
+    def make_plan(self) -> Sequence[Job]:
+        """The jobs."""
+        return self.plan or make_plan(self.jobs, self.seed, lengths=self.lengths, weights=self.weights)
+
+    def make_schedule(self, seconds: float) -> Sequence[Planned]:
+        """The faults, while jobs are published for so many seconds."""
+        if self.schedule is not None:
+            return self.schedule
+        return make_schedule(self.seed, chosen(self.groups), seconds, self.gap)
 
 
 @dataclass
@@ -71,10 +84,21 @@ class Outcome:
 
 
 Progress = Callable[[str], None]
+#: What is done beside publishing and faults, for example a measurement.
+Beside = Callable[[Scene, Load, Trouble], Awaitable[None]]
+
+
+async def nothing(scene: Scene, load: Load, trouble: Trouble) -> None:
+    """Nothing beside."""
 
 
 async def run(
-    scenario: Scenario, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, progress: Progress = lambda _: None
+    scenario: Scenario,
+    rabbit: LocalRabbit,
+    mongo: LocalMongo,
+    folder: Path,
+    progress: Progress = lambda _: None,
+    beside: Beside = nothing,
 ) -> Outcome:
     """Run a scenario on servers that may be killed; they run at the beginning and at the end.
 
@@ -83,17 +107,17 @@ async def run(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.time()
     async with _stage(scenario, rabbit, mongo, folder) as (scene, load, watching):
-        trouble = Trouble(scene, make_schedule(scenario.seed, chosen(scenario.groups), load.seconds, scenario.gap))
-        settling = Settling(scene, load.published, folder / "executions", scenario.patience)
+        trouble = Trouble(scene, scenario.make_schedule(load.seconds))
+        settling = Settling(scene, load.published, scenario.patience)
         telling = asyncio.create_task(_tell(progress, folder / "progress.log", load, trouble, settling))
-        await asyncio.gather(load.publish(), trouble.make())
+        await asyncio.gather(load.publish(), trouble.make(), beside(scene, load, trouble))
         published_at = time.time()
         leftovers, notes = await settling.wait()
         telling.cancel()
         parked = [json.loads(body)["id"] for _, body in await asyncio.to_thread(_parked, scene.installation)]
         evidence = Evidence(
             published=load.published,
-            executions=read_executions(folder / "executions"),
+            executions=read_executions(scene.executions),
             documents=list(scene.installation.db.jobs.find()),
             published_again=load.published_again,
             transitions=await asyncio.to_thread(watching.stop),
@@ -118,6 +142,7 @@ async def _stage(
     scenario: Scenario, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path
 ) -> AsyncIterator[tuple[Scene, Load, Watching]]:
     """Everything that a run needs, running."""
+    executions = folder / "executions"
     installation = _installation(rabbit, mongo)
     await asyncio.to_thread(installation.apply)
     key = await installation.create_key("chaos")
@@ -135,7 +160,7 @@ async def _stage(
             "DISPATCHER_SCHEDULER__ROLLUP_QUIET": "30",
             "DISPATCHER_LOG__LEVEL": "info",
             "DISPATCHER_LOG__FORMAT": "json",
-            LEDGER_VARIABLE: str(folder / "executions"),
+            LEDGER_VARIABLE: str(executions),
         }
         fleet = await stack.enter_async_context(Fleet(environment, folder, MEMBERS))
         await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", every=0.2)
@@ -143,9 +168,8 @@ async def _stage(
         client = await stack.enter_async_context(
             Client(amqp.url(rabbit.url), key, prefix=prefix, timeout=CONFIRM_TIMEOUT)
         )
-        plan = make_plan(scenario.jobs, scenario.seed, lengths=scenario.lengths, weights=scenario.weights)
-        load = Load(client, plan, scenario.rate)
-        yield Scene(rabbit, mongo, amqp, database, fleet, installation, load.one), load, watching
+        load = Load(client, scenario.make_plan(), scenario.rate)
+        yield Scene(rabbit, mongo, amqp, database, fleet, installation, executions, load.one), load, watching
     await asyncio.to_thread(installation.remove)
 
 

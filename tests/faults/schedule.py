@@ -67,13 +67,18 @@ class Trouble:
 
     async def _one(self, began: float, planned: Planned) -> None:
         await asyncio.sleep(max(began + planned.at - asyncio.get_running_loop().time(), 0))
-        async with self._targets[planned.target]:
-            fault, at = planned.fault, time.time()
+        await self.act(planned.fault, planned.target, planned.lasts)
+
+    async def act(self, fault: Fault, target: str, lasts: float) -> Happened:
+        """One fault, now, for so many seconds; returns when it is undone."""
+        async with self._targets[target]:
+            began = time.time()
             self.under_way.append(fault.name)
             try:
-                async with fault.act(self._scene, planned.target):
-                    await asyncio.sleep(planned.lasts)
+                async with fault.act(self._scene, target):
+                    await asyncio.sleep(lasts)
             except Exception as error:  # the run goes on, so that everything else is still compared
-                self.failed.append(f"{fault.name} of {planned.target}: {type(error).__name__}: {error}")
+                self.failed.append(f"{fault.name} of {target}: {type(error).__name__}: {error}")
             self.under_way.remove(fault.name)
-            self.happened.append(Happened(fault.name, planned.target, at, time.time(), fault.excuses))
+            self.happened.append(Happened(fault.name, target, began, time.time(), fault.excuses))
+            return self.happened[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -17,14 +18,15 @@ _TELLING = ("outcome", "state", "code")
 
 def all_ready(fleet: Fleet) -> bool:
     """Whether every member is ready."""
-    return all(_ready(member) for member in fleet.members.values())
+    return all(ready(member) for member in fleet.members.values())
 
 
-def _ready(member: Member) -> bool:
+def ready(member: Member, timeout: float = 10) -> bool:
+    """Whether a member says that it is ready; no answer is a no."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{member.port}/readyz", timeout=10):
+        with urllib.request.urlopen(f"http://127.0.0.1:{member.port}/readyz", timeout=timeout):
             return True
-    except (urllib.error.HTTPError, OSError):
+    except (urllib.error.HTTPError, http.client.HTTPException, OSError):
         return False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from pathlib import Path
 
 import pymongo
 from pymongo.errors import PyMongoError
@@ -21,10 +20,10 @@ EVERY = 0.5
 class Settling:
     """Waits; `final` is how many jobs were final when it last looked."""
 
-    def __init__(self, scene: Scene, published: Published, executions: Path, patience: float) -> None:
+    def __init__(self, scene: Scene, published: Published, patience: float) -> None:
         self._scene = scene
         self._published = published
-        self._executions = executions
+        self._executions = scene.executions
         self._patience = patience
         self.final = 0
 

@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dev.mongo import LocalMongo
-from dev.rabbit import LocalRabbit
 from tests.faults import report
+from tests.faults.conftest import Servers
 from tests.faults.plan import SHORT_LENGTHS
 from tests.faults.run import Outcome, Scenario, run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-Servers = tuple[LocalRabbit, LocalMongo]
-
 #: What two workers can hold of five queues in two lanes, running and read ahead; and what two intakes can.
 HELD_BY_WORKERS = 2 * 5 * 2 * 200
 HELD_BY_INTAKES = 2 * 500
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Servers of this module alone, to be killed."""
-    folder = tmp_path_factory.mktemp("servers")
-    with LocalRabbit(folder / "rabbitmq") as rabbit, LocalMongo(folder / "mongo") as mongo:
-        yield rabbit, mongo
 
 
 def seed() -> int:

@@ -1,4 +1,7 @@
-"""A job that kills its worker every time takes no other with it; a worker that is killed again and again harms none."""
+"""A job that kills its worker every time takes no other with it; a worker that is killed again and again harms none.
+
+The same for a message that kills intake.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_settings
+from tests.faults import deadly
 from tests.faults.executions import LEDGER_VARIABLE, read_executions
 from tests.faults.fleet import Fleet
 from tests.support import Installation, eventually
@@ -24,16 +28,17 @@ KILLS = 30
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[Installation, Fleet, str]]:
-    """An installation of its own with one worker that holds up to 500 jobs a queue, and a key."""
+async def running(folder: Path, program: str = "dispatcher.cli.main") -> AsyncIterator[tuple[Installation, Fleet, str]]:
+    """An installation of its own with one intake, one worker that holds up to 500 jobs a queue, and a key."""
     installation = Installation(make_settings())
     await asyncio.to_thread(installation.apply)
     environment = installation.environment() | {
         LEDGER_VARIABLE: str(folder / "executions"),
         "DISPATCHER_WORKER__READ_AHEAD": "400",
+        "DISPATCHER_INTAKE__PREFETCH": "600",
     }
     key = await installation.create_key()
-    async with Fleet(environment, folder, MEMBERS) as fleet:
+    async with Fleet(environment, folder, MEMBERS, program) as fleet:
         yield installation, fleet, key
     await asyncio.to_thread(installation.remove)
 
@@ -102,3 +107,20 @@ async def test_a_worker_full_of_good_jobs_is_killed_30_times(tmp_path: Path) -> 
 
 def _all_final(installation: Installation, count: int) -> bool:
     return bool(installation.db.jobs.count_documents({"state": "succeeded"}) >= count)
+
+
+@pytest.mark.parametrize("marker", [deadly.PARSED, deadly.SEEN], ids=["parsed", "seen"])
+async def test_a_message_that_kills_intake_beside_500_good_ones(tmp_path: Path, marker: bytes) -> None:
+    """Intake dies three times; then the message is refused, and it alone: each good one is a job that succeeds."""
+    async with running(tmp_path, "tests.faults.deadly") as (installation, fleet, key):
+        messages: list[tuple[str, Any]] = [*good(500, 2)]
+        messages.insert(50, ("chaos.killer", b'{"id":"killer","payload":{"a":"' + marker + b'"}}'))
+        await asyncio.to_thread(installation.publish_many, messages, key)
+        ((headers, body),) = await installation.rejected()
+        assert headers["x-rejected-reason"].startswith("crashed_intake: ")
+        assert (marker in body) == (marker is deadly.PARSED)
+        await all_succeeded(installation, 500)
+        assert [(death.member, death.code) for death in fleet.deaths] == [("intake-1", -9)] * 3
+        (document,) = installation.db.jobs.find({"type": "chaos.killer"})
+        assert (document["state"], document["error"]["type"]) == ("rejected", "crashed_intake")
+        assert installation.depth(installation.names.rejected) == 0

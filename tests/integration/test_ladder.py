@@ -118,13 +118,13 @@ async def test_history_is_asked_only_about_steps_that_may_have_a_double(work: In
     key = await work.create_key()
     worker = a_worker(work)
     asked: list[str] = []
-    is_final = worker._history.is_final
+    is_past = worker._history.is_past
 
     async def noted(message: WorkMessage) -> bool:
         asked.append(message.id)
-        return await is_final(message)
+        return await is_past(message)
 
-    worker._history.is_final = noted  # type: ignore[method-assign]
+    worker._history.is_past = noted  # type: ignore[method-assign]
     async with run_services(Intake(work.settings), Recorder(work.settings), worker):
         work.publish("l.flaky", {"id": "own", "retry": {"base": 0.25}}, key)
         assert len((await work.finished("own"))["attempts"]) == 2

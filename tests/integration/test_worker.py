@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from consumers import Cancel, Context, Registry, Retry, Snooze
+from consumers.attempts import Attempts
 from consumers.worker import Worker
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
@@ -269,15 +270,15 @@ async def test_every_priority_and_lane_is_served(shop: Shop) -> None:
 async def test_a_fault_of_the_worker_does_not_keep_the_job(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step on which the worker itself fails goes back to its queue and runs."""
     installation, key = shop
-    real, failures = Worker._execute, []
+    real, failures = Attempts.make, []
 
-    async def failing_once(self: Worker, step: Any, handler: Any) -> None:
+    async def failing_once(self: Attempts, step: Any) -> None:
         if not failures:
             failures.append(step)
             raise RuntimeError("a fault of ours")
-        await real(self, step, handler)
+        await real(self, step)
 
-    monkeypatch.setattr(Worker, "_execute", failing_once)
+    monkeypatch.setattr(Attempts, "make", failing_once)
     installation.publish("w.echo", {"id": "after-fault"}, key)
     document = await installation.finished("after-fault")
     assert failures

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatcher.core.history import Document, merge
-from dispatcher.core.lifecycle import FINAL, RERUNNABLE, STATES, is_over
+from dispatcher.core.lifecycle import FINAL, RERUNNABLE, STATES, is_past
 from dispatcher.core.outcome import Execution, Next
 from dispatcher.core.retry import RetryPolicy
 from dispatcher.services.operations import work_of
@@ -163,7 +163,7 @@ class JobMachine(RuleBasedStateMachine):
     def over(self, work: WorkMessage) -> bool:
         """What history tells a worker about a step."""
         doc = self.document
-        return doc is not None and is_over(work.run, doc["run"], JobState(doc["state"]))
+        return doc is not None and is_past(work.run, work.seq, doc["run"], doc["seq"], JobState(doc["state"]))
 
     def follows(self, work: WorkMessage, state: JobState, following: Next) -> None:
         """The table knows every move; the step grows by one, the attempt by one after a failure alone."""

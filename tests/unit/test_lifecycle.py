@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.lifecycle import FINAL, PARKED, RERUNNABLE, STATES, is_over, supersedes
+from dispatcher.core.lifecycle import FINAL, PARKED, RERUNNABLE, STATES, is_past, supersedes
 from schemas import JobState
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "states.md"
@@ -118,8 +118,11 @@ def test_within_a_step_waiting_comes_before_running() -> None:
             assert supersedes(new, 1, new_seq, old, 1, old_seq) is (j > i)
 
 
-@given(STATE, st.integers(1, 3), st.integers(1, 3))
-def test_a_run_is_over_when_it_ended_or_a_later_one_began(state: JobState, run: int, recorded: int) -> None:
+@given(STATE, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_a_run_is_past_a_step_when_it_ended_went_on_or_a_later_one_began(
+    state: JobState, run: int, seq: int, recorded: int, recorded_seq: int
+) -> None:
     """A refusal under the job's id, which intake told the client, is the end of nothing."""
-    expected = state != "rejected" and (recorded > run or (recorded == run and state in FINAL))
-    assert is_over(run, recorded, state) is expected
+    went_on = state in FINAL or recorded_seq > seq
+    expected = state != "rejected" and (recorded > run or (recorded == run and went_on))
+    assert is_past(run, seq, recorded, recorded_seq, state) is expected

@@ -249,3 +249,43 @@ async def test_an_event_that_cannot_be_written_is_its_callers_fault_alone(broker
     await drained(outbox)
     assert settled == ["good"]
     assert broker.routed() == [["good", HISTORY]]
+
+
+async def test_events_that_go_in_turn_are_published_when_the_messages_are_confirmed(
+    outbox: Outbox, broker: Broker
+) -> None:
+    """Whoever hears of the event knows that the messages exist; the entry settles after both."""
+    settled: list[str] = []
+    broker.confirmed.clear()
+    outbox.add([message("a")], [event("e1")], lambda: settled.append("a"), in_turn=True)
+    await eventually(lambda: broker.calls, "the message is being published", every=0.005)
+    assert (broker.routed(), settled) == ([["a"]], [])
+    broker.confirmed.set()
+    await outbox.drain()
+    assert (broker.routed(), settled) == ([["a"], [HISTORY]], ["a"])
+
+
+async def test_of_messages_that_no_queue_took_nothing_is_told(outbox: Outbox, broker: Broker) -> None:
+    """The event waits until they are somewhere."""
+    broker.missing = {"a"}
+    outbox.add([message("a")], [event("e1")], in_turn=True)
+    await eventually(lambda: broker.declared > 2, "it was tried again", every=0.005)
+    assert [HISTORY] not in broker.routed()
+    broker.missing = set()
+    await outbox.drain()
+    assert broker.routed()[-1] == [HISTORY]
+
+
+async def test_what_became_void_is_not_published(outbox: Outbox, broker: Broker) -> None:
+    """Nor settled; what waits with it is."""
+    settled: list[str] = []
+    broker.confirmed.clear()
+    outbox.add([message("first")], [], lambda: settled.append("first"))
+    await eventually(lambda: broker.calls, "a batch is under way", every=0.005)
+    void = False
+    outbox.add([message("a")], [event("e1")], lambda: settled.append("a"), void=lambda: void)
+    outbox.add([message("b")], [], lambda: settled.append("b"), void=lambda: False)
+    void = True
+    broker.confirmed.set()
+    await outbox.drain()
+    assert (broker.routed(), settled) == ([["first"], ["b"]], ["first", "b"])

@@ -11,28 +11,29 @@ from tests.unit.samples import make_work
 
 
 @pytest.mark.parametrize(
-    ("run", "state", "final"),
+    ("run", "seq", "state", "past"),
     [
-        (2, JobState.RUNNING, False),
-        (2, JobState.SUCCEEDED, True),
-        (3, JobState.QUEUED, True),
-        (1, JobState.FAILED, False),
-        (2, JobState.REJECTED, False),
-        (3, JobState.REJECTED, False),
+        (2, 1, JobState.RUNNING, False),
+        (2, 2, JobState.RETRYING, True),
+        (2, 1, JobState.SUCCEEDED, True),
+        (3, 1, JobState.QUEUED, True),
+        (1, 7, JobState.FAILED, False),
+        (2, 0, JobState.REJECTED, False),
+        (3, 0, JobState.REJECTED, False),
     ],
 )
-async def test_a_step_is_dropped_when_its_run_is_over(
-    run: int, state: JobState, final: bool, monkeypatch: pytest.MonkeyPatch
+async def test_a_step_is_dropped_when_its_run_went_on(
+    run: int, seq: int, state: JobState, past: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own end or a later run; not a refusal whose id the client then gave to this job."""
+    """Its own end, a later step or a later run; not a refusal whose id the client then gave to this job."""
     history = History(load_settings())
 
-    async def answer(jobs: list[str]) -> dict[str, tuple[int, str]]:
-        return dict.fromkeys(jobs, (run, str(state)))
+    async def answer(jobs: list[str]) -> dict[str, tuple[int, int, str]]:
+        return dict.fromkeys(jobs, (run, seq, str(state)))
 
     monkeypatch.setattr(history, "_look_up", answer)
     try:
-        assert await history.is_final(make_work(run=2)) is final
+        assert await history.is_past(make_work(run=2)) is past
     finally:
         await history.close()
 
@@ -41,11 +42,11 @@ async def test_a_job_that_history_does_not_know_is_run() -> None:
     """So is one about which nobody answers."""
     history = History(load_settings())
 
-    async def silence(jobs: list[str]) -> dict[str, tuple[int, str]]:
+    async def silence(jobs: list[str]) -> dict[str, tuple[int, int, str]]:
         return {}
 
     history._look_up = silence  # type: ignore[method-assign]
     try:
-        assert not await history.is_final(make_work())
+        assert not await history.is_past(make_work())
     finally:
         await history.close()

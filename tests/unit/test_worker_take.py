@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -12,10 +13,14 @@ import pytest
 
 from config import load_settings
 from consumers import Registry, worker
+from consumers.doubts import Known
 from consumers.history import START_GRACE
-from consumers.worker import SUSPECT_AFTER, Worker
+from consumers.read_ahead import HELD
+from consumers.steps import step_key
+from consumers.worker import Worker
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges.amqp import Delivery
+from dispatcher.edges.amqp.consumer import SUSPECT_AFTER
 from dispatcher.edges.children import ChildNotStarted
 from schemas import WorkMessage
 
@@ -27,7 +32,7 @@ QUEUE = "work.v1.default.normal"
 
 def delivered(queue: str = QUEUE, *, count: int = 0, again: bool = False, is_open: bool = True) -> Delivery:
     """The step, delivered."""
-    session = cast(Any, SimpleNamespace(open=is_open, ledger=AckLedger()))
+    session = cast(Any, SimpleNamespace(open=is_open, ledger=AckLedger(), began=time.monotonic()))
     return Delivery(queue, 1, WORK.encode(), queue, again, {"x-delivery-count": count}, None, None, session)
 
 
@@ -55,7 +60,7 @@ async def test_a_step_that_was_settled_is_acknowledged_and_not_run(idle: Worker)
     idle._take(delivered())
     (step,) = idle._steps.values()
     idle._ready.clear()
-    idle._settled(step)()
+    idle._settle(step)
     for again, count in ((False, 0), (True, SUSPECT_AFTER)):
         idle._take(delivered(again=again, count=count))
     assert (len(idle._ready), len(idle._steps)) == (0, 0)
@@ -64,19 +69,76 @@ async def test_a_step_that_was_settled_is_acknowledged_and_not_run(idle: Worker)
 
 async def test_a_step_whose_workers_died_is_set_apart(idle: Worker) -> None:
     """It goes to its lane's suspects as it is; from there it runs in a process of its own."""
-    idle._take(delivered(again=True, count=SUSPECT_AFTER - 1))
-    (step,) = idle._steps.values()
-    assert not step.alone
-    idle._ready.clear()
-    idle._steps.clear()
-    first = delivered(again=True, count=SUSPECT_AFTER)
-    idle._take(first)
-    assert not idle._steps
+    for count, apart in ((SUSPECT_AFTER - 1, False), (SUSPECT_AFTER, True)):
+        last = delivered(again=True, count=count)
+        idle._take(last)
+        (step,) = await idle._doubts.stop()
+        assert not step.alone
+        idle._admit(step)
+        assert bool(idle._ready.clear()) is not apart
+        assert (idle._steps == {}) is apart
+        idle._steps.clear()
     ((message,),) = [entry.messages for entry in idle._outbox._waiting]
-    assert (message.exchange, message.routing_key, message.body) == ("", "suspect.v1.default", first.body)
+    assert (message.exchange, message.routing_key, message.body) == ("", "suspect.v1.default", last.body)
     idle._take(delivered("suspect.v1.default"))
     (step,) = idle._steps.values()
     assert (step.alone, step.only) == (True, False)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_step_that_somebody_else_may_have_is_not_started_at_once(idle: Worker, marked: bool) -> None:
+    """Delivered before, or perhaps published twice; history is asked about it too."""
+    delivery = delivered(again=not marked)
+    if marked:
+        delivery.headers["x-again"] = True
+    idle._take(delivery)
+    (step,) = idle._steps.values()
+    assert (len(idle._ready), step in idle._doubts, step.only) == (0, True, False)
+
+
+async def test_what_another_worker_is_told(idle: Worker) -> None:
+    """Settled, held, in doubt; nothing of what the broker took away before it was begun."""
+    key = step_key(WORK)
+    assert idle._known(key) is None
+    idle._take(delivered(again=True))
+    assert idle._known(key) is Known.IN_DOUBT
+    (step,) = await idle._doubts.stop()
+    idle._admit(step)
+    assert idle._known(key) is Known.HELD
+    step.deliveries[0].session.open = False
+    assert idle._known(key) is None
+    step.started = True
+    assert idle._known(key) is Known.HELD
+    idle._settle(step)
+    assert idle._known(key) is Known.SETTLED
+
+
+async def test_what_is_given_back_is_another_step_when_it_comes_again(idle: Worker) -> None:
+    """Else the copy would be acknowledged with the original, and nobody would have it."""
+    original, copy = delivered(), delivered()
+    idle._take(original)
+    idle._give_up([QUEUE])
+    assert (len(idle._ready), idle._steps) == (0, {})
+    (entry,) = idle._outbox._waiting
+    ((message,), settled) = entry.messages, entry.settled
+    assert (message.exchange, message.routing_key, message.body) == ("", QUEUE, original.body)
+    idle._take(copy)
+    (step,) = idle._steps.values()
+    assert step.deliveries == [copy]
+    assert settled is not None
+    settled()
+    assert original.session.ledger.flush().single == (1,)
+    assert copy.session.ledger.flush() == (None, ())
+
+
+async def test_only_what_has_waited_long_is_given_back(idle: Worker) -> None:
+    """And nothing of the queues of suspects, which hold few."""
+    idle._take(delivered())
+    idle._take(delivered("suspect.v1.default"))
+    assert idle._overdue() == set()
+    for step in idle._ready:
+        step.ready_at -= 2 * HELD
+    assert idle._overdue() == {QUEUE}
 
 
 async def test_what_the_broker_gave_to_others_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +149,7 @@ async def test_what_the_broker_gave_to_others_is_not_started(monkeypatch: pytest
     async def decide(step: Any) -> None:
         began.append(step)
 
-    monkeypatch.setattr(made, "_decide", decide)
+    monkeypatch.setattr(made, "_run", decide)
     made._take(delivered(is_open=False))
     assert (made._steps, len(made._running)) == ({}, 0)
     made._take(delivered())
@@ -106,9 +168,9 @@ async def test_children_that_do_not_start_leave_nothing_in_history(
         raise ChildNotStarted("it ended first")
         yield
 
-    idle._registry.handler("a.b")(lambda payload: None)
+    idle._attempts._registry.handler("a.b")(lambda payload: None)
     monkeypatch.setattr(worker, "FAULT_PAUSE", 0)
-    monkeypatch.setattr(idle._executor, "child", none)
+    monkeypatch.setattr(idle._attempts._executor, "child", none)
     given_back: list[Any] = []
 
     async def give_back(delivery: Delivery) -> None:
@@ -118,6 +180,6 @@ async def test_children_that_do_not_start_leave_nothing_in_history(
     idle._take(delivered("suspect.v1.default"))
     (step,) = idle._steps.values()
     monkeypatch.setattr(step, "only", True)
-    await idle._guarded(step, idle._decide(step))
+    await idle._guarded(step, idle._run(step))
     assert given_back == step.deliveries
     assert idle._outbox._waiting == []

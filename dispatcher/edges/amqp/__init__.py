@@ -5,7 +5,8 @@ from dispatcher.edges.amqp.declare import declare, declare_again
 from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
 from dispatcher.edges.amqp.outbox import Entry, Outbox
 from dispatcher.edges.amqp.peek import Peeked, peek
-from dispatcher.edges.amqp.publisher import Outgoing, Publisher
+from dispatcher.edges.amqp.peers import Peers
+from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again
 from dispatcher.edges.amqp.rotate import rotate
 
 __all__ = [
@@ -17,11 +18,13 @@ __all__ = [
     "Outbox",
     "Outgoing",
     "Peeked",
+    "Peers",
     "Publisher",
     "Subscription",
     "check_broker",
     "declare",
     "declare_again",
+    "marked_again",
     "peek",
     "rotate",
 ]

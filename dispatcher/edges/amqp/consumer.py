@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -21,9 +23,14 @@ from dispatcher.core.acks import AckLedger
 from dispatcher.edges import log
 from dispatcher.edges.amqp.frames import ack_frames, give_back_frame
 from dispatcher.edges.amqp.link import Link
+from dispatcher.edges.amqp.publisher import AGAIN_HEADER
 from dispatcher.edges.amqp.writing import write
 
 _logger = log.get("amqp")
+#: Longest wait for the broker's answer, in seconds.
+ANSWER_TIMEOUT = 5
+#: A message that came back so often may be what kills its process.
+SUSPECT_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,16 @@ class Subscription:
 
 
 class _Session:
-    """One channel's lifetime: its tags mean nothing on another."""
+    """One channel's lifetime: its tags mean nothing on another. ``began``: in seconds of the monotonic clock."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, began: float) -> None:
         self.channel = channel
         self.ledger = AckLedger()
+        self.began = began
+        #: The queue of each consumer tag, and the tag under which each queue is consumed.
+        self.queues: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.numbers = itertools.count(1)
         self.open = True
         #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
         #: single acknowledgement would make it the second one of its tag, which costs the channel.
@@ -62,15 +74,36 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int:
-        """How often it was delivered before and came back; read only to suspect a crash."""
-        count = self.headers.get("x-delivery-count", 0)
+        """How often it was delivered before and came back; read only to suspect a crash.
+
+        On a first delivery the header is absent, or what the client wrote there.
+        """
+        count = self.headers.get("x-delivery-count", 0) if self.redelivered else 0
         return count if isinstance(count, int) else 0
+
+    @property
+    def again(self) -> bool:
+        """Whether somebody else may have had it: it was delivered before, or published twice."""
+        return self.redelivered or AGAIN_HEADER in self.headers
+
+    @property
+    def since_reconnect(self) -> float:
+        """Seconds since the consumer reconnected, when this came; infinite on its first connection."""
+        return time.monotonic() - self.session.began
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the processes that held it died so often that it may be the cause."""
+        return self.delivery_count >= SUSPECT_AFTER
 
 
 class Consumer:
     """Delivers messages to a plain function; acknowledges what `done` names at the next `flush`.
 
     ``on_delivery`` runs in the event loop and must not block; it must not raise.
+
+    ``on_missing`` is awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
+    there is not its business: whether it ought to be is for an operator to say.
     """
 
     def __init__(
@@ -81,11 +114,16 @@ class Consumer:
         on_delivery: Callable[[Delivery], None],
         *,
         heartbeat: int = 30,
+        on_missing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         self._on_delivery = on_delivery
+        self._on_missing = on_missing
+        #: Queues that were there once.
+        self._known: set[str] = set()
         self._session: _Session | None = None
         self._stopped = False
+        self._paused: set[str] = set()
         self._link = Link(url, f"{name} consumer", self._setup, heartbeat, self._lost)
 
     @property
@@ -110,8 +148,9 @@ class Consumer:
         if session is None or not session.open or not self._link.ready:
             return
         for subscription in self._subscriptions:
-            with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
-                await session.channel.basic_cancel(subscription.queue, timeout=5)
+            if tag := session.tags.get(subscription.queue):
+                with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
+                    await session.channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT)
 
     async def _setup(self, connection: AbstractConnection) -> None:
         if self._session is not None:
@@ -121,14 +160,62 @@ class Consumer:
         self._link.watch(outer)
         self._outer = outer  # a strong reference: a channel that is collected closes
         channel = cast(Channel, await outer.get_underlay_channel())
-        session = self._session = _Session(channel)
+        first = self._session is None
+        session = self._session = _Session(channel, float("-inf") if first else time.monotonic())
+        self._paused.clear()
         if self._stopped:
             return
         channel._on_deliver_frame = partial(self._deliver, session)  # type: ignore[method-assign]
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         for subscription in self._subscriptions:
-            await channel.basic_qos(prefetch_count=subscription.prefetch)
-            await channel.basic_consume(subscription.queue, _never_called, consumer_tag=subscription.queue)
+            try:
+                await _consume(session, subscription)
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                if self._on_missing is not None and subscription.queue in self._known:
+                    _logger.error("a queue was deleted under its consumer: declaring it", queue=subscription.queue)
+                    await self._on_missing()
+                raise  # the next connection finds it
+            self._known.add(subscription.queue)
+
+    @property
+    def paused(self) -> bool:
+        """Whether some queues are not consumed for the moment."""
+        return bool(self._paused)
+
+    async def pause(self, queues: Iterable[str]) -> None:
+        """Take nothing more from these queues until `resume`; what was taken stays taken."""
+        session = self._session
+        if session is None or not session.open or not self._link.ready:
+            return
+        for queue in queues:
+            with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
+                tag = session.tags.pop(queue)
+                await session.channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT)
+                del session.queues[tag]  # nothing comes under it after the broker's answer
+                if session is self._session:
+                    self._paused.add(queue)
+
+    async def resume(self) -> None:
+        """Consume every queue again."""
+        session = self._session
+        while self._paused and session is self._session and session is not None and session.open:
+            queue = self._paused.pop()
+            (subscription,) = [s for s in self._subscriptions if s.queue == queue]
+            try:
+                await _consume(session, subscription, ANSWER_TIMEOUT)
+            except (TimeoutError, aiormq.exceptions.AMQPError) as error:
+                self._link.drop(f"cannot consume {queue} again: {type(error).__name__}")
+
+    async def counts(self, queue: str) -> tuple[int, int] | None:
+        """How many messages wait in a queue of ours, and how many consume it; None while that cannot be known."""
+        session = self._session
+        if session is None or not session.open or not self._link.ready:
+            return None
+        try:
+            found = await session.channel.queue_declare(queue, passive=True, timeout=ANSWER_TIMEOUT)
+        except (TimeoutError, aiormq.exceptions.AMQPError):
+            return None
+        return found.message_count or 0, found.consumer_count or 0
 
     def _lost(self) -> None:
         """The connection is gone, and with it what was delivered on it."""
@@ -136,7 +223,7 @@ class Consumer:
             self._session.open = False
 
     def _cancelled(self, frame: Any) -> None:
-        self._link.drop(f"the broker cancelled the consumer of {frame.consumer_tag}")
+        self._link.drop(f"the broker cancelled the consumer {frame.consumer_tag}")
 
     async def _deliver(self, session: _Session, frame: Basic.Deliver) -> None:
         """Read a message's content and hand it on, without a task of its own as aiormq would make it."""
@@ -152,7 +239,7 @@ class Consumer:
         session.ledger.delivered(tag)
         self._on_delivery(
             Delivery(
-                frame.consumer_tag or "",  # each consumer is named after its queue
+                session.queues[frame.consumer_tag or ""],
                 tag,
                 parts[0] if len(parts) == 1 else b"".join(parts),
                 frame.routing_key or "",
@@ -210,6 +297,18 @@ class Consumer:
             session.open = False
             if session is self._session:
                 self._link.drop(str(error))
+
+
+async def _consume(session: _Session, subscription: Subscription, timeout: float | None = None) -> None:
+    """Begin to consume, under a tag that this channel has not had.
+
+    RabbitMQ 3.10 ends the connection when a tag is used again whose messages are not all acknowledged.
+    """
+    queue = subscription.queue
+    tag = f"{queue} {next(session.numbers)}"
+    session.queues[tag], session.tags[queue] = queue, tag
+    await session.channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
+    await session.channel.basic_consume(queue, _never_called, consumer_tag=tag, timeout=timeout)
 
 
 async def _never_called(_: DeliveredMessage) -> None:

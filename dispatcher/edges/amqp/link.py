@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aio_pika
+import aiormq.connection
 import backoff
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
@@ -21,8 +22,13 @@ from dispatcher.core.errors import DispatcherError
 from dispatcher.edges import log
 from dispatcher.edges.amqp import receiver, tolerant
 
+#: Heartbeats without a word after which a connection is given up. The broker gives it up then, and its messages to
+#: others; aiormq would wait for a third one, and we would say meanwhile that all is well.
+SILENT_HEARTBEATS = 2
+
 tolerant.install()
 receiver.install()
+aiormq.connection.Connection.HEARTBEAT_GRACE_MULTIPLIER = SILENT_HEARTBEATS
 
 #: Longest pause between two attempts to connect, in seconds; every consumer is back within 10 s of its broker.
 MAX_PAUSE = 2.0

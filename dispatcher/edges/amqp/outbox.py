@@ -36,6 +36,8 @@ class Entry:
     events: Sequence[bytes]
     settled: Callable[[], None] | None
     urgent: bool = False
+    in_turn: bool = False
+    void: Callable[[], bool] | None = None
     taken: bool = False
 
 
@@ -81,18 +83,23 @@ class Outbox:
     def add(
         self,
         messages: Sequence[Outgoing],
-        events: Sequence[Event],
+        events: Sequence[Event | bytes],
         settled: Callable[[], None] | None = None,
         *,
         urgent: bool = False,
+        in_turn: bool = False,
+        void: Callable[[], bool] | None = None,
     ) -> Entry:
         """Take an entry; ``settled`` is called once all of it is confirmed, unreturned.
 
-        An ``urgent`` one does not wait for the batch under way (a delay's clock starts only in the broker).
+        An ``urgent`` one does not wait for the batch under way (a delay's clock starts only in the broker). Of one
+        that goes ``in_turn`` the events are published when the messages are confirmed: whoever hears of an event
+        knows that they exist. One that became ``void`` before it is published is left out, and never settles.
 
-        Events are encoded here, so that a fault in one reaches its own caller and no other entry.
+        Events that are not encoded yet are so here: a fault in one reaches its own caller and no other entry.
         """
-        entry = Entry(messages, [encode_event(event) for event in events], settled, urgent)
+        encoded = [event if isinstance(event, bytes) else encode_event(event) for event in events]
+        entry = Entry(messages, encoded, settled, urgent, in_turn and bool(messages), void)
         self._waiting.append(entry)
         self._wake.set()
         return entry
@@ -134,6 +141,7 @@ class Outbox:
             _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
 
     async def _flush(self, entries: list[Entry]) -> None:
+        entries = [entry for entry in entries if entry.void is None or not entry.void()]
         batch = self._pack(entries)
         returned = await self._publisher.publish(batch.messages) if batch.messages else []
         stuck: dict[int, list[Outgoing]] = {}
@@ -144,9 +152,17 @@ class Outbox:
         for entry in entries:
             if id(entry) in stuck:
                 self._retry_later(entry, stuck[id(entry)])
-            elif entry.settled is not None:
-                entry.settled()
+            else:
+                self._confirmed(entry)
         await self._after_batch()
+
+    def _confirmed(self, entry: Entry) -> None:
+        """What was published of an entry is confirmed."""
+        if entry.in_turn:
+            self._waiting.append(Entry((), entry.events, entry.settled))
+            self._wake.set()
+        elif entry.settled is not None:
+            entry.settled()
 
     def _pack(self, entries: list[Entry]) -> _Batch:
         batch = _Batch()
@@ -155,7 +171,7 @@ class Outbox:
             for message in entry.messages:
                 batch.messages.append(message)
                 batch.owners.append(entry)
-        for body in pack(event for entry in entries for event in entry.events):
+        for body in pack(event for entry in entries if not entry.in_turn for event in entry.events):
             batch.messages.append(Outgoing("", self._history, body))
             batch.owners.append(None)
         return batch
@@ -178,6 +194,5 @@ class Outbox:
                     await asyncio.sleep(UNROUTABLE_PAUSE)
         finally:
             self.stuck -= 1
-        if entry.settled is not None:
-            entry.settled()
+        self._confirmed(entry)
         await self._after_batch()

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import aiormq
@@ -18,11 +18,14 @@ from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from dispatcher.edges import log
+from dispatcher.edges.amqp.alarm import Alarm
 from dispatcher.edges.amqp.frames import publish_frames
 from dispatcher.edges.amqp.link import Link
 from dispatcher.edges.amqp.writing import WRITE_TIMEOUT, write
 
 _logger = log.get("amqp")
+#: Marks what may be in its queue already: its publish before had no answer, or what it follows from came again.
+AGAIN_HEADER = "x-again"
 #: The broker's pseudo-queue for replies to one channel.
 REPLY_TO = "amq.rabbitmq.reply-to"
 
@@ -42,6 +45,11 @@ class Outgoing:
     correlation_id: str | None = None
     reply_to: str | None = None
     leaves_at: float | None = None
+
+
+def marked_again(message: Outgoing) -> Outgoing:
+    """The message with the header which says that it may be in its queue already."""
+    return replace(message, headers={**(message.headers or {}), AGAIN_HEADER: True})
 
 
 class _Batch:
@@ -103,7 +111,13 @@ class _Confirm:
 
 
 class Publisher:
-    """Publishes on a connection of its own, because an alarm of the broker blocks a whole connection."""
+    """Publishes on a connection of its own, because an alarm of the broker blocks a whole connection.
+
+    Args:
+        url, name, heartbeat: of the connection.
+        timeout: seconds after which a publish without an answer is unknown; the time of an alarm does not count.
+        on_reply: called with correlation id and body of each reply to what is published here.
+    """
 
     def __init__(
         self,
@@ -119,6 +133,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._plain: Channel | None = None
         self._link = Link(url, f"{name} publisher", self._setup, heartbeat, self._lost)
+        self._alarm = Alarm(self._link.name)
         self._batches: set[_Batch] = set()
         self._writing = asyncio.Lock()
         # a return is matched by message id, which must be unique among the channel's in-flight publishes
@@ -128,12 +143,14 @@ class Publisher:
 
     @property
     def ready(self) -> bool:
-        """Whether the connection is usable now."""
-        return self._link.ready
+        """Whether the connection is usable now: it stands, and the broker does not block it."""
+        return self._link.ready and self._alarm.over.is_set()
 
     @property
     def problem(self) -> str:
         """Why the connection is, or last was, not usable."""
+        if reason := self._alarm.reason:
+            return f"RabbitMQ takes no messages until its alarm is over: {reason}"
         return self._link.problem
 
     async def start(self) -> None:
@@ -147,12 +164,15 @@ class Publisher:
     def _lost(self) -> None:
         """The connection is gone: what was not answered will not be."""
         self._channel = None
+        self._alarm.forget()
         for batch in self._batches:
             batch.done.set()
 
     async def wait_ready(self) -> None:
         """Wait until the connection is usable."""
-        await self._link.up.wait()
+        while not self.ready:
+            await self._link.up.wait()
+            await self._alarm.over.wait()
 
     async def _setup(self, connection: AbstractConnection) -> None:
         confirming = connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -164,6 +184,7 @@ class Publisher:
         self._channels = (confirming, plain)
         self._channel = cast(Channel, await confirming.get_underlay_channel())
         self._plain = cast(Channel, await plain.get_underlay_channel())
+        self._alarm.follow(self._channel.connection)
         if self._on_reply is not None:
             # direct reply-to: the replies to what is published on this channel
             await self._channel.basic_consume(REPLY_TO, self._reply, no_ack=True)
@@ -176,7 +197,7 @@ class Publisher:
         """Publish all, persistent and mandatory, until the broker confirmed each.
 
         A publish that timed out or was cut off is unknown and is sent again, so a duplicate is possible and a loss
-        is not. Waits as long as the broker is away.
+        is not; it is marked. Waits as long as the broker is away, or has an alarm.
 
         Returns:
             The indexes of those that no queue took: the broker returned them, and nothing holds them now.
@@ -184,16 +205,19 @@ class Publisher:
         Raises:
             ValueError: a routing key or property is longer than AMQP allows.
         """
+        messages = list(messages)
         waiting = list(range(len(messages)))
         returned: list[int] = []
         while waiting:
-            await self._link.up.wait()
+            await self.wait_ready()
             batch = await self._send([messages[i] for i in waiting])
             returned += [waiting[i] for i in batch.returned]
             waiting = [waiting[i] for i in sorted(batch.open)]
             if waiting:
                 self.unknown += len(waiting)
                 _logger.warning("publishing again", connection=self._link.name, messages=len(waiting))
+                for i in waiting:
+                    messages[i] = marked_again(messages[i])
                 await asyncio.sleep(0.05)
         return sorted(returned)
 
@@ -203,13 +227,27 @@ class Publisher:
         self._batches.add(batch)
         try:
             await self._write(messages, batch)
-            async with asyncio.timeout(self._timeout):
-                await batch.done.wait()
-        except TimeoutError:
-            self._link.drop(f"no confirm within {self._timeout:g} s")
+            if not await self._answered(batch):
+                self._link.drop(f"no confirm within {self._timeout:g} s")
         finally:
             self._batches.discard(batch)
         return batch
+
+    async def _answered(self, batch: _Batch) -> bool:
+        """Wait for every answer, or the loss of the connection; False if neither came within the timeout.
+
+        What the broker does not read it will read after its alarm: to send it again would only double it.
+        """
+        while not batch.done.is_set():
+            await self._alarm.over.wait()
+            alarms = self._alarm.count
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await batch.done.wait()
+            except TimeoutError:
+                if self._alarm.count == alarms:
+                    return False
+        return True
 
     async def _write(self, messages: Sequence[Outgoing], batch: _Batch) -> None:
         """Hand the frames of all messages to the connection at once, and await a confirm for each."""

@@ -22,7 +22,7 @@ DatabaseError = PyMongoError
 DatabaseAway = ConnectionFailure
 
 SELECTION_TIMEOUT_MS = 2_000
-#: Longest a write may take. Statistics rely on it: a minute is put together after more than this of quiet.
+#: Longest wait for one answer.
 SOCKET_TIMEOUT_MS = 20_000
 
 _CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_MS)

@@ -167,10 +167,10 @@ class JobStore:
         cursor = self._jobs.find({"_id": {"$in": [document_id(app, job_id) for app in apps]}})
         return [from_bson(stored) async for stored in cursor]
 
-    async def runs_and_states(self, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
-        """The recorded run and state of these documents, those that exist."""
-        cursor = self._jobs.find({"_id": {"$in": list(ids)}}, {"run": 1, "state": 1})
-        return {stored["_id"]: (stored["run"], stored["state"]) async for stored in cursor}
+    async def places(self, ids: Sequence[str]) -> dict[str, tuple[int, int, str]]:
+        """The recorded run, step and state of these documents, those that exist."""
+        cursor = self._jobs.find({"_id": {"$in": list(ids)}}, {"run": 1, "seq": 1, "state": 1})
+        return {stored["_id"]: (stored["run"], stored["seq"], stored["state"]) async for stored in cursor}
 
     async def apps(self) -> list[str]:
         """Every app that has jobs."""

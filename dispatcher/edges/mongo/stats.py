@@ -2,8 +2,9 @@
 
 The recorder marks a minute dirty *before* it writes a document of that minute. A reader adds up the stored cells of
 clean minutes and counts the documents of dirty ones itself, so what it says is always what the documents say. A
-minute that has been quiet for longer than any write can take is counted once more, stored and marked clean, unless
-somebody marked it again meanwhile. Nothing is ever incremented, so a redelivery or a crash counts nothing twice.
+minute that has been quiet for longer than a write takes is counted once more, stored and marked clean, unless somebody
+marked it again meanwhile; a recorder whose write took longer than that marks the minute again afterwards. Nothing is
+ever incremented, so a redelivery or a crash counts nothing twice.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dispatcher.core.statistics import GROWTH, ZERO_BUCKET, Cell
 from dispatcher.edges.mongo.client import Database
 
 MINUTE_MS = 60_000
+#: A write may end so long after its mark; a minute is put together after more quiet than that (``rollup_quiet``).
+LONGEST_WRITE_MS = 20_000
 
 CellKey = tuple[str, str | None, str]
 

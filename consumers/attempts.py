@@ -1,0 +1,180 @@
+"""Making an attempt at a step: its handler is run, and what follows from that is put into the outbox.
+
+What follows is published in two turns: first the message that carries the job on, and once the broker has that, the
+event that tells of it. So whatever history says has happened, the message that follows from it exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from config import Settings
+from consumers.context import Context
+from consumers.executor import Executor
+from consumers.history import StartNotice
+from consumers.lineage import Lineage
+from consumers.registry import Handler, Registry
+from consumers.steps import Step
+from dispatcher.core import ladder, outcome
+from dispatcher.core.lifecycle import FINAL
+from dispatcher.core.retry import RetryPolicy, resolve
+from dispatcher.core.topology import Names
+from dispatcher.edges import clock, log, metrics
+from dispatcher.edges.amqp import Outbox, Outgoing
+from dispatcher.edges.children import Child
+from schemas import Ended, Event, JobState, Moved, Outcome, WorkMessage
+from schemas.events import about
+
+_logger = log.get("worker")
+
+
+class Attempts:
+    """Makes the attempts of one worker.
+
+    Args:
+        settings, registry: the worker's; ``target`` names the registry to child processes.
+        worker: the worker's name in history.
+        outbox: where messages and events go.
+        settled: called when everything that follows from a step is confirmed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        target: str,
+        worker: str,
+        outbox: Outbox,
+        settled: Callable[[Step], None],
+    ) -> None:
+        self._settings = settings.worker
+        self._registry = registry
+        self._names = Names(settings.amqp.prefix)
+        self._worker = worker
+        self._outbox = outbox
+        self._settled = settled
+        self._default_policy = RetryPolicy(**settings.retry.model_dump())
+        self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
+        #: The steps that this worker sent into the delay ladder.
+        self.lineage = Lineage()
+
+    async def close(self) -> None:
+        """Stop what runs handlers."""
+        await self._executor.close()
+
+    async def make(self, step: Step) -> None:
+        """Make one.
+
+        Raises:
+            ChildNotStarted: it needs a child process, and none starts.
+            asyncio.CancelledError: the worker stops; nothing follows.
+        """
+        handler = self._registry.get(step.work.type)
+        if handler is None:
+            self._without_handler(step)
+        elif step.alone or handler.kind == "process":
+            async with self._executor.child() as child:
+                await self._execute(step, handler, child)
+        else:
+            await self._execute(step, handler)
+
+    def _without_handler(self, step: Step) -> None:
+        now = clock.now_ms()
+        limits = self._settings.no_handler_delay, self._settings.no_handler_limit
+        following = outcome.without_handler(step.work, now, *limits)
+        message = following.message
+        assert message is not None
+        event = Moved(
+            **about(step.work),
+            at=now,
+            state=following.state,
+            due_at=message.due_at if following.delay is not None else None,
+            error=message.error,
+        )
+        if following.state in FINAL:
+            metrics.of(metrics.final, step.work.lane, following.state).inc()
+        _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
+        self._follow(step, following, event)
+
+    async def _execute(self, step: Step, handler: Handler, child: Child | None = None) -> None:
+        work = step.work
+        context = Context(
+            id=work.id,
+            app=work.app,
+            type=work.type,
+            run=work.run,
+            attempt=work.n,
+            execution=clock.new_id(),
+            tags=work.tags,
+            trace=work.trace,
+        )
+        started_at, began = clock.now_ms(), time.perf_counter()
+        common = {
+            **about(work),
+            "n": work.n,
+            "execution": context.execution,
+            "started_at": started_at,
+            "worker": self._worker,
+        }
+        notice = StartNotice(self._outbox, common)
+        waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
+        metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
+        timeout = work.timeout or handler.timeout or self._settings.timeout
+        execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
+        metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
+        metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
+        finished_at = max(clock.now_ms(), started_at)
+        policy = resolve(self._default_policy, handler.retry, work.retry)
+        following = outcome.after(work, execution, policy, finished_at, clock.chance())
+        self._report(work, execution, following)
+        event = Ended(
+            **common,
+            finished_at=finished_at,
+            outcome=execution.outcome,
+            state=following.state,
+            due_at=following.message.due_at if following.message and following.delay is not None else None,
+            error=execution.error,
+            result=result,
+        )
+        notice.withdraw()
+        self._follow(step, following, event)
+
+    def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
+        if following.state in FINAL:
+            metrics.of(metrics.final, work.lane, following.state).inc()
+        elif following.state is JobState.RETRYING:
+            metrics.of(metrics.retries, work.lane).inc()
+        if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
+            # history has every attempt; the log need tell only of those that no retry follows
+            tell = _logger.warning if following.state in FINAL else _logger.debug
+            tell(
+                "attempt failed",
+                app=work.app,
+                job=work.id,
+                run=work.run,
+                attempt=work.n,
+                type=work.type,
+                outcome=str(execution.outcome),
+                error=execution.error.type if execution.error else None,
+                next=str(following.state),
+                delay=following.delay,
+            )
+
+    def _messages(self, step: Step, following: outcome.Next) -> Sequence[Outgoing]:
+        """The message that carries a job on: into the delay ladder, or to its lane's parked jobs."""
+        work = following.message
+        if work is None:
+            return ()
+        if following.delay is None:
+            return (Outgoing("", self._names.parked(work.lane), work.encode(), work.headers),)
+        if step.only:
+            self.lineage.sent(work, step.deliveries[0])
+        way = ladder.enter(following.delay, work.lane, work.priority)
+        leaves_at = time.monotonic() + way.stay_ms / 1000
+        return (Outgoing(self._names.delays, way.routing_key, work.encode(), work.headers, leaves_at=leaves_at),)
+
+    def _follow(self, step: Step, following: outcome.Next, event: Event) -> None:
+        messages, urgent = self._messages(step, following), following.delay is not None
+        self._outbox.add(messages, [event], partial(self._settled, step), urgent=urgent, in_turn=True)

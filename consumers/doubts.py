@@ -1,0 +1,185 @@
+"""Steps that came again: somebody else may be running them, or may have settled them.
+
+The broker gives a message to another worker as soon as the connection of the one that had it is lost. That one may
+live: its handlers run on, and what they bring about is published as soon as it is connected again, which may be
+seconds after the other got the message. So a step that comes again is not started at once. When those who live have
+had time to come back, and the recorder to write, the other workers are asked, and then history. A step that nobody
+has, and of which history does not say that its run went on, is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import Enum
+
+from pydantic import ValidationError
+
+from consumers.steps import Step, StepKey
+from dispatcher.edges import log
+from dispatcher.edges.amqp import Peers
+from schemas import Answer, Question
+from schemas.peers import MAX_ASKED
+
+_logger = log.get("worker")
+
+#: Time that the recorder gets to write what a worker published before it died, in seconds.
+RECORDED = 1.0
+#: Time after a reconnect that other workers get to come back too (`link.MAX_PAUSE`, and their set-up), in seconds.
+RECONNECTED = 4.0
+#: Longest wait for peers that cannot be asked, in seconds since the step was delivered.
+PATIENCE = 10.0
+#: Time for answers, and between two questions about a step that somebody has, in seconds.
+ANSWERS = 0.3
+AGAIN = 1.0
+#: Seconds between two looks at which steps may be asked about.
+TICK = 0.1
+
+
+class Known(Enum):
+    """What a worker knows of a step."""
+
+    SETTLED = "settled"
+    HELD = "held"
+    IN_DOUBT = "in_doubt"
+
+
+def answer_to(question: bytes, worker: str, known: Callable[[StepKey], Known | None]) -> bytes | None:
+    """The answer to a question; None where nothing is known, or it is no question."""
+    try:
+        asked = Question.model_validate_json(question)
+    except ValidationError:
+        return None
+    found: dict[str, list[int]] = {}
+    for index, key in enumerate(asked.steps):
+        if (what := known(key)) is not None:
+            found.setdefault(what.value, []).append(index)
+    if not found:
+        return None
+    return Answer(worker=worker, **{what: tuple(indexes) for what, indexes in found.items()}).model_dump_json().encode()
+
+
+def conclude(me: str, count: int, answers: Iterable[bytes]) -> list[Known | None]:
+    """What the answers to a question about so many steps say of each: settled, held by another, or free (None).
+
+    Of several workers that are in doubt about the same step, the one with the lowest name has it.
+    """
+    concluded: list[Known | None] = [None] * count
+    for body in answers:
+        try:
+            answer = Answer.model_validate_json(body)
+        except ValidationError:
+            continue
+        yielding = answer.in_doubt if answer.worker < me else ()
+        for index in (*answer.held, *yielding):
+            if index < count and concluded[index] is None:
+                concluded[index] = Known.HELD
+        for index in answer.settled:
+            if index < count:
+                concluded[index] = Known.SETTLED
+    return concluded
+
+
+class Doubts:
+    """The steps in doubt of one worker.
+
+    Args:
+        peers: the other workers.
+        lost: whether a step is not this worker's any more; the broker has queued it again.
+        forget: called with a step that is lost.
+        settled: called with a step that another worker settled.
+        clear: called with a step that nobody else has; it asks history.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        lost: Callable[[Step], bool],
+        forget: Callable[[Step], None],
+        settled: Callable[[Step], None],
+        clear: Callable[[Step], Awaitable[None]],
+    ) -> None:
+        self._peers = peers
+        self._lost = lost
+        self._forget = forget
+        self._settled = settled
+        self._clear = clear
+        #: When to ask about each, and when it came, in seconds of the monotonic clock.
+        self._steps: dict[Step, tuple[float, float]] = {}
+        self._clearing: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._steps) + len(self._clearing)
+
+    def __contains__(self, step: Step) -> bool:
+        return step in self._steps
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._task = asyncio.create_task(self._run(), name="doubts")
+
+    async def stop(self) -> list[Step]:
+        """Ask no more; returns the steps that are left."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._clearing:
+            await asyncio.wait(self._clearing)
+        left = list(self._steps)
+        self._steps.clear()
+        return left
+
+    def add(self, step: Step, since_reconnect: float) -> None:
+        """Take a step that came again.
+
+        Args:
+            step: the step, just delivered.
+            since_reconnect: seconds since this worker reconnected; infinite if it never did.
+        """
+        now = time.monotonic()
+        self._steps[step] = (now + max(RECORDED, RECONNECTED - since_reconnect), now)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            try:
+                await self._look()
+            except Exception:
+                _logger.exception("steps in doubt cannot be asked about")
+            if not self._steps:
+                self._wake.clear()
+            await asyncio.sleep(TICK)
+
+    async def _look(self) -> None:
+        for step in [step for step in self._steps if self._lost(step)]:
+            del self._steps[step]
+            self._forget(step)
+        now = time.monotonic()
+        due = [
+            step
+            for step, (at, since) in self._steps.items()
+            if at <= now and (self._peers.ready or since + PATIENCE <= now)
+        ]
+        if due:
+            await self._ask(due[:MAX_ASKED])
+
+    async def _ask(self, steps: Sequence[Step]) -> None:
+        question = Question(steps=tuple(step.key for step in steps)).model_dump_json().encode()
+        answers = await self._peers.ask(question, ANSWERS)
+        for step, known in zip(steps, conclude(self._peers.id, len(steps), answers), strict=True):
+            if known is Known.HELD:
+                self._steps[step] = (time.monotonic() + AGAIN, self._steps[step][1])
+                continue
+            del self._steps[step]
+            if known is Known.SETTLED:
+                self._settled(step)
+            elif self._lost(step):
+                self._forget(step)
+            else:
+                task = asyncio.ensure_future(self._clear(step))
+                self._clearing.add(task)
+                task.add_done_callback(self._clearing.discard)

@@ -1,0 +1,79 @@
+"""Giving back what is held ready behind long jobs, where another worker could run it.
+
+A worker holds some jobs ready besides those that it runs; without that, each short job would cost a round trip. But
+what is held behind long jobs waits although another worker may have places. So a worker that has been full for a
+while looks at the queues of what it holds: where nothing waits in the broker, and others consume, the others may have
+places. Then it stops consuming that queue, and publishes what it holds to it anew; a place that becomes free makes
+it consume again. (Not a nack: that would count as a crash of every job given back.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from dispatcher.edges import log
+from dispatcher.edges.amqp import Consumer
+
+_logger = log.get("worker")
+
+#: How long a job may be held ready while nothing ends, and the time between two looks, in seconds.
+HELD = 0.5
+TICK = 0.25
+
+
+class ReadAhead:
+    """Watches what one worker holds ready.
+
+    Args:
+        consumer: the worker's.
+        overdue: the queues of jobs that have been held ready for longer than `HELD`.
+        give_back: called with queues whose waiting jobs others may run; they are not consumed any more.
+    """
+
+    def __init__(
+        self, consumer: Consumer, overdue: Callable[[], set[str]], give_back: Callable[[Collection[str]], None]
+    ) -> None:
+        self._consumer = consumer
+        self._overdue = overdue
+        self._give_back = give_back
+        self._task: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._task = asyncio.create_task(self._run(), name="read-ahead")
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        tasks = [task for task in (self._task, self._resuming) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def place_free(self) -> None:
+        """There is a place that nothing held ready takes: consume everything again."""
+        if self._consumer.paused and (self._resuming is None or self._resuming.done()):
+            self._resuming = asyncio.create_task(self._consumer.resume())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                if queues := self._overdue():
+                    await self._look(queues)
+            except Exception:
+                _logger.exception("what is held ready cannot be given back")
+
+    async def _look(self, queues: set[str]) -> None:
+        idle = [queue for queue in sorted(queues) if await self._others_may_run(queue)]
+        if idle:
+            await self._consumer.pause(idle)
+            self._give_back(idle)
+
+    async def _others_may_run(self, queue: str) -> bool:
+        counts = await self._consumer.counts(queue)
+        if counts is None:
+            return False
+        waiting, consumers = counts
+        return waiting == 0 and consumers > 1

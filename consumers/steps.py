@@ -1,0 +1,43 @@
+"""A step of a job that a worker holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dispatcher.edges.amqp import Delivery
+from schemas import WorkMessage
+
+StepKey = tuple[str, str, int, int]
+
+
+def step_key(work: WorkMessage) -> StepKey:
+    """What tells a step from every other: app, id, run and number in the run."""
+    return (work.app, work.id, work.run, work.seq)
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A step with every delivery of it (a duplicate joins the first)."""
+
+    work: WorkMessage
+    #: Whether no other step of its run can be on its way; else history is asked whether the run is over.
+    only: bool
+    #: Whether it is run in a child process, since it may kill its process.
+    alone: bool = False
+    deliveries: list[Delivery] = field(default_factory=list)
+    #: Whether its handler runs, or ran.
+    started: bool = False
+    #: Since when it has waited for a free place, in seconds of the monotonic clock.
+    ready_at: float = 0.0
+    #: When history was last asked about its run, in seconds of the monotonic clock.
+    asked_at: float = float("-inf")
+
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return self.deliveries[0].queue
+
+    @property
+    def key(self) -> StepKey:
+        """What tells it from every other."""
+        return step_key(self.work)

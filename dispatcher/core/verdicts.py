@@ -1,0 +1,86 @@
+"""What intake publishes for a message, ready to be sent: the job, or the refusal.
+
+It is plain values, so that a message that may kill its process can be judged in another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.core import keys
+from dispatcher.core.admission import Admitted, Rules, Submission, admit, encode_work
+from dispatcher.core.refusals import Code, Refusal
+from schemas.events import encode_event
+
+#: A refused body over the size limit is cut to this many bytes.
+CUT_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An accepted job: the work message and the event, encoded, and what intake has to know of them."""
+
+    id: str
+    lane: str
+    priority: str
+    body: bytes
+    headers: dict[str, str] | None
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refused message: why, and what is shown of its body; ``size`` is that of a body that is not shown whole."""
+
+    refusal: Refusal
+    body: bytes
+    size: int | None = None
+
+
+Verdict = Job | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A message to judge, with all that the verdict depends on; with a ``refusal`` only its body is to be shown."""
+
+    submission: Submission
+    key: keys.KeyRecord | None
+    rules: Rules
+    now: int
+    random_bits: int
+    refusal: Refusal | None = None
+
+
+def judge(case: Case) -> Verdict:
+    """The verdict on a message. Without a key there is a refusal already."""
+    refusal = case.refusal
+    if refusal is None:
+        assert case.key is not None
+        try:
+            return accepted(admit(case.submission, case.key, case.rules, case.now, case.random_bits))
+        except Refusal as found:
+            refusal = found
+    return refused(refusal, case.submission.body, case.rules.max_body_bytes)
+
+
+def accepted(admitted: Admitted) -> Job:
+    """An accepted job, encoded.
+
+    Raises:
+        Refusal: ``too_large``, when it is written out.
+    """
+    work = admitted.work
+    return Job(work.id, work.lane, work.priority, encode_work(work), work.headers, encode_event(admitted.event))
+
+
+def refused(refusal: Refusal, body: bytes, max_bytes: int) -> Refused:
+    """A refusal, with the body as it may be shown: no key in it, and cut if it is over the limit."""
+    if len(body) > max_bytes:
+        return Refused(refusal, keys.redact(body[: 2 * CUT_BYTES])[:CUT_BYTES], len(body))
+    return Refused(refusal, keys.redact(body))
+
+
+def crashed(sentence: str) -> Refusal:
+    """The refusal of a message on which intake failed."""
+    return Refusal(Code.CRASHED_INTAKE, sentence)

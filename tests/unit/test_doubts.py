@@ -1,0 +1,207 @@
+"""What workers tell each other about steps that came again, and what each concludes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from consumers import doubts as module
+from consumers.doubts import Doubts, Known, answer_to, conclude
+from consumers.steps import Step, step_key
+from schemas import Answer, Question
+from tests.support import eventually
+from tests.unit.samples import make_work
+
+STEPS = [Step(make_work(id=name), only=False) for name in ("one", "two", "three", "four")]
+QUESTION = Question(steps=tuple(step.key for step in STEPS)).model_dump_json().encode()
+
+
+def test_an_answer_names_what_is_known_by_its_index() -> None:
+    """And nothing else; who knows nothing says nothing."""
+    known = dict(zip([step.key for step in STEPS], [Known.HELD, None, Known.SETTLED, Known.IN_DOUBT], strict=True))
+    body = answer_to(QUESTION, "w1", known.get)
+    assert body is not None
+    assert Answer.model_validate_json(body) == Answer(worker="w1", settled=(2,), held=(0,), in_doubt=(3,))
+    assert answer_to(QUESTION, "w1", lambda _: None) is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b'{"id":null,"status":"rejected"}', b'{"v":2,"steps":[]}', b'{"v":1,"steps":[["a"]]}']
+)
+def test_what_is_no_question_has_no_answer(body: bytes) -> None:
+    """Whoever sent it."""
+    assert answer_to(body, "w1", lambda _: Known.HELD) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "concluded"),
+    [
+        ([], None),
+        ([Answer(worker="b", held=(0,))], Known.HELD),
+        ([Answer(worker="b", settled=(0,))], Known.SETTLED),
+        ([Answer(worker="b", settled=(0,)), Answer(worker="c", held=(0,))], Known.SETTLED),
+        ([Answer(worker="c", held=(0,)), Answer(worker="b", settled=(0,))], Known.SETTLED),
+        ([Answer(worker="b", in_doubt=(0,))], None),
+        ([Answer(worker="A", in_doubt=(0,))], Known.HELD),
+        ([Answer(worker="b", held=(1, 7))], None),
+    ],
+)
+def test_what_answers_say_of_a_step(answers: list[Answer], concluded: Known | None) -> None:
+    """Settled beats held; of two that are in doubt the lower name has it; an index too high says nothing."""
+    bodies = [answer.model_dump_json().encode() for answer in answers]
+    assert conclude("a", 1, [b"{", *bodies]) == [concluded]
+
+
+@dataclass
+class Others:
+    """Peers that say what the test wants."""
+
+    id: str = "m"
+    ready: bool = True
+    answers: list[Answer] = field(default_factory=list)
+    asked: int = 0
+
+    async def ask(self, question: bytes, wait: float) -> list[bytes]:
+        """As the real one."""
+        self.asked += 1
+        return [answer.model_dump_json().encode() for answer in self.answers]
+
+
+@dataclass
+class Seen:
+    """What became of the steps."""
+
+    lost: bool = False
+    forgotten: list[Step] = field(default_factory=list)
+    settled: list[Step] = field(default_factory=list)
+    cleared: list[Step] = field(default_factory=list)
+
+    async def clear(self, step: Step) -> None:
+        """As the worker's."""
+        self.cleared.append(step)
+
+
+Made = tuple[Doubts, Others, Seen]
+
+
+@pytest.fixture
+async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
+    """Doubts that ask soon."""
+    monkeypatch.setattr(module, "RECORDED", 0.05)
+    monkeypatch.setattr(module, "RECONNECTED", 0.05)
+    monkeypatch.setattr(module, "AGAIN", 0.01)
+    monkeypatch.setattr(module, "TICK", 0.005)
+    others, seen = Others(), Seen()
+    peers: Any = others
+    doubts = Doubts(peers, lambda _: seen.lost, seen.forgotten.append, seen.settled.append, seen.clear)
+    doubts.start()
+    yield doubts, others, seen
+    await doubts.stop()
+
+
+async def soon(check: Callable[[], Any]) -> None:
+    """Wait for it."""
+    await eventually(check, "it happened", every=0.005)
+
+
+async def test_a_step_that_nobody_has_is_cleared_after_a_while(made: Made) -> None:
+    """Not before others had time to come back."""
+    doubts, _, seen = made
+    began = time.monotonic()
+    doubts.add(STEPS[0], 100)
+    await soon(lambda: seen.cleared == [STEPS[0]])
+    assert time.monotonic() - began >= module.RECORDED
+    assert len(doubts) == 0
+
+
+async def test_after_a_reconnect_others_have_longer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may connect later than this worker."""
+    doubts, _, seen = made
+    monkeypatch.setattr(module, "RECONNECTED", 0.2)
+    began = time.monotonic()
+    doubts.add(STEPS[0], 0.05)
+    await soon(lambda: seen.cleared)
+    assert time.monotonic() - began >= 0.15
+
+
+async def test_a_step_that_another_worker_has_is_asked_about_until_it_has_settled_it(made: Made) -> None:
+    """It is neither run nor dropped before."""
+    doubts, others, seen = made
+    others.answers = [Answer(worker="a", held=(0,))]
+    doubts.add(STEPS[0], 100)
+    await soon(lambda: others.asked > 3)
+    assert (seen.cleared, seen.settled) == ([], [])
+    others.answers = [Answer(worker="a", settled=(0,))]
+    await soon(lambda: seen.settled == [STEPS[0]])
+    assert seen.cleared == []
+
+
+async def test_a_step_is_run_when_the_worker_that_had_it_is_gone(made: Made) -> None:
+    """Nobody answers any more."""
+    doubts, others, seen = made
+    others.answers = [Answer(worker="a", held=(0,))]
+    doubts.add(STEPS[0], 100)
+    await soon(lambda: others.asked > 1)
+    others.answers = []
+    await soon(lambda: seen.cleared == [STEPS[0]])
+
+
+async def test_without_peers_a_step_is_run_at_last(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connection may be away for longer than the consumer's."""
+    doubts, others, seen = made
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    others.ready = False
+    began = time.monotonic()
+    doubts.add(STEPS[0], 100)
+    await soon(lambda: seen.cleared)
+    assert time.monotonic() - began >= 0.3
+
+
+async def test_what_the_broker_took_away_is_forgotten(made: Made) -> None:
+    """It comes again, here or elsewhere."""
+    doubts, _, seen = made
+    seen.lost = True
+    doubts.add(STEPS[0], 100)
+    await soon(lambda: seen.forgotten == [STEPS[0]])
+    assert (seen.cleared, len(doubts)) == ([], 0)
+
+
+async def test_two_workers_with_copies_of_one_step_run_it_once() -> None:
+    """Each asks while the other is in doubt too: the lower name goes first, the other finds it held."""
+    names = ("a", "b")
+    cleared: list[str] = []
+    pair: dict[str, Doubts] = {}
+    step = {name: Step(make_work(), only=False) for name in names}
+
+    @dataclass
+    class Peer:
+        id: str
+        ready: bool = True
+
+        async def ask(self, question: bytes, wait: float) -> list[bytes]:
+            await asyncio.sleep(0)
+            (other,) = set(names) - {self.id}
+            what = Known.IN_DOUBT if step[other] in pair[other] else Known.HELD
+            answer = answer_to(question, other, {step_key(make_work()): what}.get)
+            assert answer is not None
+            return [answer]
+
+    def doubts_of(name: str) -> Doubts:
+        async def clear(_: Step) -> None:
+            cleared.append(name)
+
+        peer: Any = Peer(name)
+        return Doubts(peer, lambda _: False, print, print, clear)
+
+    for name in names:
+        pair[name] = doubts_of(name)
+        pair[name]._steps[step[name]] = (0.0, 0.0)
+    await asyncio.gather(*(doubts._look() for doubts in pair.values()))
+    await asyncio.gather(*(doubts._look() for doubts in pair.values()))
+    await asyncio.sleep(0)
+    assert cleared == ["a"]
