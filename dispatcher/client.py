@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from dispatcher.core.errors import DispatcherError
-from dispatcher.core.topology import Names
+from dispatcher.core.topology import MAX_MESSAGE_BYTES, Names
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outbox, Outgoing, Publisher
 from dispatcher.edges.amqp.link import without_password
@@ -103,7 +103,7 @@ class Client:
 
         Raises:
             PublishFailed: no confirm in time.
-            ValueError: the payload cannot be written as JSON, or the type is longer than AMQP can carry.
+            ValueError: the payload cannot be written as JSON, or it or the type is longer than RabbitMQ takes.
         """
         job_id = id or clock.new_id()
         await self._send(job_id, self._message(job_type, payload, job_id, fields))
@@ -136,9 +136,12 @@ class Client:
     ) -> Outgoing:
         if len(job_type.encode()) > MAX_ROUTING_KEY_BYTES:
             raise ValueError(f"a job type has at most {MAX_ROUTING_KEY_BYTES} bytes; intake takes 100 characters")
-        body = {"id": job_id, **({} if payload is None else {"payload": payload}), **fields}
+        fields = {"id": job_id, **({} if payload is None else {"payload": payload}), **fields}
+        body = pydantic_core.to_json(fields)
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"the job has {len(body)} bytes, RabbitMQ takes at most {MAX_MESSAGE_BYTES}")
         reply_to = REPLY_TO if correlation else None
-        return Outgoing(self._jobs, job_type, pydantic_core.to_json(body), self._headers, correlation, reply_to)
+        return Outgoing(self._jobs, job_type, body, self._headers, correlation, reply_to)
 
     async def _send(self, job_id: str, message: Outgoing) -> None:
         outbox, publisher = self._outbox, self._publisher

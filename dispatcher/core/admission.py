@@ -18,10 +18,13 @@ from dispatcher.core import keys
 from dispatcher.core.ids import uuid7
 from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
+from dispatcher.core.topology import MAX_MESSAGE_BYTES
 from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage
 
 MAX_TYPE_LENGTH = 100
 DEFAULT_LANE = "default"
+#: Most bytes of a work message; the rest is for the event beside it and for what later steps add.
+MAX_WORK_BYTES = MAX_MESSAGE_BYTES - (1 << 20)
 
 #: Fields of the contract that this version does not build: refused, never ignored.
 NOT_BUILT = frozenset(
@@ -134,6 +137,20 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
     if not key.allows_priority(request.priority):
         raise Refusal(Code.FORBIDDEN, f"this API key may not publish above priority {key.max_priority}")
     return _admitted(sub, request, key, lane, now, random_bits)
+
+
+def encode_work(work: WorkMessage) -> bytes:
+    """The body of an admitted job's work message. It can be longer than what arrived: 1e15 is written out.
+
+    Raises:
+        Refusal: ``too_large``, also of a body within the limits of its configuration.
+    """
+    body = work.encode()
+    if len(body) > MAX_WORK_BYTES:
+        raise Refusal(
+            Code.TOO_LARGE, f"the job takes {len(body)} bytes when written out, at most {MAX_WORK_BYTES} are allowed"
+        )
+    return body
 
 
 def _check_size(size: int, key: keys.KeyRecord, rules: Rules) -> None:

@@ -15,6 +15,9 @@ from dispatcher.core import ladder
 from schemas import PRIORITIES
 
 DELIVERY_LIMIT = 2**31 - 1
+#: Largest body that RabbitMQ takes by default from 4.0 on. It closes the channel of a publisher that sends more: one
+#: such message would be sent again for ever, and hold up all others.
+MAX_MESSAGE_BYTES = 16 << 20
 DAY_MS = 86_400_000
 
 #: ``rejected`` and ``parked`` hold at most this many messages and bytes (then the oldest go) and this long.

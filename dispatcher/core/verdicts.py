@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.core import keys
-from dispatcher.core.admission import Admitted, Rules, Submission, admit
+from dispatcher.core.admission import Admitted, Rules, Submission, admit, encode_work
 from dispatcher.core.refusals import Code, Refusal
 from schemas.events import encode_event
 
@@ -65,9 +65,13 @@ def judge(case: Case) -> Verdict:
 
 
 def accepted(admitted: Admitted) -> Job:
-    """An accepted job, encoded."""
+    """An accepted job, encoded.
+
+    Raises:
+        Refusal: ``too_large``, when it is written out.
+    """
     work = admitted.work
-    return Job(work.id, work.lane, work.priority, work.encode(), work.headers, encode_event(admitted.event))
+    return Job(work.id, work.lane, work.priority, encode_work(work), work.headers, encode_event(admitted.event))
 
 
 def refused(refusal: Refusal, body: bytes, max_bytes: int) -> Refused:

@@ -162,7 +162,9 @@ def serve(fd: int, answer: Callable[[bytes], bytes]) -> None:
 
 
 def _read(connection: socket.socket, requests: queue.SimpleQueue[bytes]) -> None:
-    with connection.makefile("rb") as stream:
-        while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
-            requests.put(stream.read(*_LENGTH.unpack(head)))
-    os._exit(0)
+    try:
+        with connection.makefile("rb") as stream:
+            while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
+                requests.put(stream.read(*_LENGTH.unpack(head)))
+    finally:  # a parent that dies before it has read an answer resets the connection: an error, not an end
+        os._exit(0)

@@ -141,11 +141,11 @@ class Intake:
             if delivery.suspect:
                 self._judge_apart(delivery, record)
                 return
-            admitted = admit(_submission(delivery), record, self._rules, now, clock.random_bits())
+            job = accepted(admit(_submission(delivery), record, self._rules, now, clock.random_bits()))
         except Refusal as refusal:
             self._refuse(delivery, refusal, record)
             return
-        self._accept(delivery, accepted(admitted))
+        self._accept(delivery, job)
 
     def _lost(self, delivery: Delivery) -> bool:
         return not self._consumer.holds(delivery)

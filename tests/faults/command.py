@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from dev.mongo import LocalMongo
+from dev.process import ServerError
 from dev.rabbit import LocalRabbit
 from dev.runs import run_folder
 from dev.signals import ending_unwinds
@@ -22,12 +25,12 @@ def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Bes
     with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
         (folder / "run").mkdir()
         logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
-        quiet = {"log": lambda _: None}
-        with (
-            LocalRabbit(folder / "rabbitmq", **quiet) as rabbit,
-            LocalMongo(folder / "mongo", cache=DATA / "cache", **quiet) as mongo,
-        ):
-            outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress(), beside))
+        quiet = {"cache": DATA / "cache", "log": lambda _: None}
+        try:
+            with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
+                outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress(), beside))
+        except ServerError as error:
+            raise click.ClickException(str(error)) from None
         if keep is not None:
             (folder / "run").rename(_fresh(keep, name))
     return outcome

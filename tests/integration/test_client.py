@@ -189,7 +189,7 @@ async def test_closing_never_hangs(installed: Installation) -> None:
 
 
 async def test_a_job_that_cannot_be_sent_harms_no_other(shop: Shop) -> None:
-    """A type longer than AMQP can carry, a payload that is no JSON: an error at once, for that job alone."""
+    """A type or body longer than RabbitMQ takes, a payload that is no JSON: an error at once, for that job alone."""
     installation, key = shop
     ids = [f"innocent-{number}" for number in range(20)]
     async with client(installation, key, timeout=5) as publishing:
@@ -199,6 +199,7 @@ async def test_a_job_that_cannot_be_sent_harms_no_other(shop: Shop) -> None:
             publishing.publish("x" * 256),
             publishing.publish("c.four", {"not": "\ud800"}),
             publishing.publish("c.four", object()),
+            publishing.publish("c.four", {"large": "x" * (16 << 20)}),
             return_exceptions=True,
         )
         assert time.monotonic() - began < 4

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher.core.admission import KNOWN_FIELDS, NOT_BUILT, authenticate, identify, read_trace
+from dispatcher.core.admission import KNOWN_FIELDS, NOT_BUILT, authenticate, encode_work, identify, read_trace
 from dispatcher.core.refusals import Code, Refusal
+from dispatcher.core.topology import MAX_MESSAGE_BYTES
 from tests.unit.samples import (
     JOB_TYPE,
     KEY,
@@ -262,6 +263,18 @@ def test_the_size_limit_belongs_to_what_is_allowed() -> None:
     for record in (RECORD, roomy):
         assert code_of(body % (b"x" * fill), record=record) == "admitted"
         assert code_of(body % (b"x" * (fill + 1)), record=record) == "too_large"
+
+
+def test_a_job_that_grows_over_what_a_broker_takes_is_refused() -> None:
+    """What counts is the job written out: to the byte, whatever the configuration allows."""
+    empty = submit({"payload": {"a": ""}}).work
+    most = MAX_MESSAGE_BYTES - (1 << 20)  # the rest is for the event, and for what later steps add
+    room = most - len(empty.encode())
+    full = empty.model_copy(update={"payload": {"a": "x" * room}})
+    assert encode_work(full) == full.encode()
+    with pytest.raises(Refusal, match=f"takes {most + 1} bytes") as refusal:
+        encode_work(empty.model_copy(update={"payload": {"a": "x" * (room + 1)}}))
+    assert refusal.value.code == Code.TOO_LARGE
 
 
 PAIRS: list[tuple[str, bytes | dict[str, Any], str]] = [

@@ -1,0 +1,34 @@
+"""Child processes: none outlives its parent."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+
+import pytest
+
+ROUND = """
+import sys
+from dispatcher.edges.children import serve
+serve(int(sys.argv[1]), bytes)
+"""
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
+def test_a_child_ends_with_its_parent(read: bool) -> None:
+    """Also when the parent is killed before it has read what the child said last: the socket is then reset."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-c", ROUND, str(theirs.fileno())]
+        child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    try:
+        with ours:
+            assert select.select([ours], [], [], 60)[0], "it says that it is ready"
+            if read:
+                ours.recv(100)
+        child.wait(30)
+    finally:
+        child.kill()
+        child.wait()
