@@ -133,7 +133,7 @@ def _judge_all(scene: Scene, watch: Watch, absences: Sequence[Absence]) -> list[
     for absence, following in zip(absences, [*absences[1:], None], strict=True):
         until = following.began if following else math.inf
         said = [s for s in watch.said if s.at < until]
-        seen = [s for s in watch.seen if s.at < until]
+        seen = [s for s in watch.seen if s.done < until]
         for kind in kinds:
             members = [member.name for member in scene.fleet.of_kind(kind)]
             judged.append(judge(absence, kind, members, said, seen))

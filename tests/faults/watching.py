@@ -52,7 +52,7 @@ class Watch:
     def all_back(self, since: float) -> bool:
         """Whether, since then, every member's last answer was yes and the last look saw all of them work."""
         latest = {answer.member: answer.ready for answer in self.said[:] if answer.at > since}
-        seen = self.seen[-1] if self.seen else Seen(0.0, None)
+        seen = self.seen[-1] if self.seen else Seen(0.0, 0.0, None)
         working = all(seen.of(member.kind) >= len(self._fleet.of_kind(member.kind)) for member in self._members())
         return seen.at > since and working and len(latest) == len(self._members()) and all(latest.values())
 
@@ -81,9 +81,10 @@ class Watch:
         self.said.append(Said(time.time(), member.name, answer))
 
     def _see(self) -> None:
-        at = time.time()  # what is seen was so at some moment after it
+        at = time.time()
         with contextlib.suppress(NotSeen):
-            self.seen.append(Seen(at, self._look()))
+            working = self._look()
+            self.seen.append(Seen(at, time.time(), working))
 
 
 def consumed_queues(installation: Installation) -> dict[str, list[str]]:
