@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from pymongo.errors import PyMongoError
 
@@ -124,13 +125,15 @@ async def _until_final(scene: Scene, pending: deque[str]) -> None:
 
 
 def _judge_all(scene: Scene, watch: Watch, absences: Sequence[Absence]) -> list[Judged]:
-    """Each absence, until the next begins, for each kind."""
+    """Each absence, until the next begins, for each kind; what it is judged by is kept beside the handlers' file."""
+    kept = {"said": [asdict(s) for s in watch.said], "seen": [asdict(s) for s in watch.seen]}
+    scene.executions.with_name("readyz.json").write_text(json.dumps(kept))
     judged = []
     kinds = dict.fromkeys(member.kind for member in scene.fleet.members.values())
     for absence, following in zip(absences, [*absences[1:], None], strict=True):
         until = following.began if following else math.inf
         said = [s for s in watch.said if s.at < until]
-        seen = [s for s in watch.seen if s.at < until]
+        seen = [s for s in watch.seen if s.done < until]
         for kind in kinds:
             members = [member.name for member in scene.fleet.of_kind(kind)]
             judged.append(judge(absence, kind, members, said, seen))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How many members of each kind could work, seen without asking them; None where the server did not answer."""
+    """How many members of each kind could work, seen without asking them; None where the server did not answer.
+
+    It was so at some moment from ``at``, when the look began, to ``done``.
+    """
 
     at: float
+    done: float
     working: Mapping[str, int] | None
 
     def of(self, kind: str) -> int:
@@ -87,7 +91,7 @@ def judge(absence: Absence, kind: str, members: Sequence[str], said: Sequence[Sa
 
 def _corrected(absence: Absence, seen: Seen) -> Seen:
     """Through a connection that is silent nobody works, whatever the server believes."""
-    return Seen(seen.at, None) if absence.silent and seen.at < absence.ended else seen
+    return replace(seen, working=None) if absence.silent and seen.at < absence.ended else seen
 
 
 def _first(things: Sequence, condition) -> float:  # type: ignore[no-untyped-def, type-arg]

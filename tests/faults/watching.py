@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pika
 import pymongo
@@ -22,8 +25,14 @@ from tests.support import Installation
 #: Seconds between two questions, and until one is given up.
 EVERY = 0.2
 GIVEN_UP = 2.0
+#: How often a queue without consumers is asked.
+ASKED = 3
 
 Look = Callable[[], Mapping[str, int] | None]
+
+
+class NotSeen(Exception):
+    """A look that failed by itself: it says nothing of the server."""
 
 
 class Watch:
@@ -43,7 +52,7 @@ class Watch:
     def all_back(self, since: float) -> bool:
         """Whether, since then, every member's last answer was yes and the last look saw all of them work."""
         latest = {answer.member: answer.ready for answer in self.said[:] if answer.at > since}
-        seen = self.seen[-1] if self.seen else Seen(0.0, None)
+        seen = self.seen[-1] if self.seen else Seen(0.0, 0.0, None)
         working = all(seen.of(member.kind) >= len(self._fleet.of_kind(member.kind)) for member in self._members())
         return seen.at > since and working and len(latest) == len(self._members()) and all(latest.values())
 
@@ -72,8 +81,10 @@ class Watch:
         self.said.append(Said(time.time(), member.name, answer))
 
     def _see(self) -> None:
-        at = time.time()  # what is seen was so at some moment after it
-        self.seen.append(Seen(at, self._look()))
+        at = time.time()
+        with contextlib.suppress(NotSeen):
+            working = self._look()
+            self.seen.append(Seen(at, time.time(), working))
 
 
 def consumed_queues(installation: Installation) -> dict[str, list[str]]:
@@ -102,23 +113,42 @@ class Consumers:
         self._connection: Any = None
 
     def __call__(self) -> Mapping[str, int] | None:
-        """The counts by kind; None where the broker does not answer."""
+        """The counts by kind; None where nothing listens any more.
+
+        Raises:
+            NotSeen: the broker is there, but did not say.
+        """
         try:
             if self._connection is None or not self._connection.is_open:
                 self._connection = pika.BlockingConnection(pika.URLParameters(self._url))
             channel = self._connection.channel()
             counts = {kind: min(_count(channel, q) for q in queues) for kind, queues in self._queues.items()}
             channel.close()
-        except AMQPChannelError:  # the broker is there, but not yet each of its queues
+        except AMQPChannelError:  # not yet each of its queues
             return {}
         except (AMQPError, OSError):
             self._connection = None
+            if _listens(self._url):
+                raise NotSeen from None
             return None
         return counts
 
 
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), GIVEN_UP).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _count(channel: Any, queue: str) -> int:
-    return int(channel.queue_declare(queue, passive=True).method.consumer_count)
+    """A quorum queue that does not answer the broker within 250 ms has 0 consumers, it says: ask again then."""
+    counts = (channel.queue_declare(queue, passive=True).method.consumer_count for _ in range(ASKED))
+    return next((int(count) for count in counts if count), 0)
 
 
 def database(scene: Scene) -> Look:

@@ -75,3 +75,23 @@ async def test_publishing_does_not_wait_for_a_connection_that_is_closing(install
     assert returned == [[]] * MESSAGES
     bodies = {body for _, body in installed.drain(queue)}
     assert bodies == {str(number).encode() for number in range(MESSAGES)}
+
+
+async def test_every_queue_is_consumed_before_anything_is_handed_on(installed: Installation) -> None:
+    """The work that the first queue makes would keep the others waiting, seconds long where much has piled up."""
+    first, last = fill(installed), installed.names.stray
+    consumed: list[int] = []
+
+    def noted(_: Delivery) -> None:
+        with installed.channel() as channel:
+            consumed.append(channel.queue_declare(last, passive=True).method.consumer_count)
+
+    subscriptions = [Subscription(queue, MESSAGES) for queue in (first, installed.names.unrouted, last)]
+    consumer = Consumer(installed.amqp_url, "test", subscriptions, noted)
+    await consumer.start()
+    try:
+        await eventually(lambda: len(consumed) == MESSAGES, "all are handed on")
+    finally:
+        await consumer.close()
+        installed.drain(first)
+    assert consumed == [1] * MESSAGES

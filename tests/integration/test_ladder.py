@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import pika.exceptions
 import pytest
 import pytest_asyncio
 
@@ -132,3 +133,25 @@ async def test_history_is_asked_only_about_steps_that_may_have_a_double(work: In
         work.publish(way.routing_key, step("foreign", clock.now_ms()), exchange=work.names.delays)
         await work.finished("foreign")
     assert asked == ["foreign"]
+
+
+def test_the_broker_has_every_level_with_its_arguments(installed: Installation) -> None:
+    """Declared again with arguments written by hand, each level up to 2^16 s is the same; a millisecond off is not."""
+    names = installed.names
+    for level in range(20):
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-message-ttl": 125 * 2**level - 60,
+            "x-dead-letter-exchange": f"{names.prefix}after.v1.{level:02d}",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": 2**31 - 1,
+        }
+        with installed.channel() as channel:
+            channel.queue_declare(names.delay(level), durable=True, arguments=arguments)
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="x-message-ttl"):
+                channel.queue_declare(
+                    names.delay(level),
+                    durable=True,
+                    arguments=arguments | {"x-message-ttl": arguments["x-message-ttl"] + 1},
+                )

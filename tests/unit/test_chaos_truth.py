@@ -20,7 +20,7 @@ ABSENCE = Absence("kill", 10.0, 20.0, notice=1.0)
 def seen(working: Callable[[float], int | None]) -> list[Seen]:
     """A look every half second from 0 to 40."""
     times = [half / 2 for half in range(80)]
-    return [Seen(at, None if (count := working(at)) is None else {"worker": count}) for at in times]
+    return [Seen(at, at, None if (count := working(at)) is None else {"worker": count}) for at in times]
 
 
 def said(member: str, ready: Callable[[float], bool]) -> list[Said]:

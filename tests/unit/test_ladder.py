@@ -149,6 +149,29 @@ def test_the_ladder_holds_the_longest_retry_and_its_lifetimes_are_exact() -> Non
     assert [ladder.ttl_ms(level) + early for level in (0, 3, 19)] == [125, 1_000, 65_536_000]
 
 
+#: Lifetimes of the levels 2^-3 … 2^16 s in milliseconds, worked out by hand, less the 60 ms that each is early.
+LIFETIMES = [
+    *(65, 190, 440, 940, 1_940, 3_940, 7_940, 15_940, 31_940, 63_940),
+    *(127_940, 255_940, 511_940, 1_023_940, 2_047_940, 4_095_940, 8_191_940, 16_383_940, 32_767_940, 65_535_940),
+]
+
+
+@pytest.mark.parametrize("level", range(20))
+def test_each_level_is_declared_with_its_lifetime_and_hands_on_to_its_own_exchange(level: int) -> None:
+    """A delay of exactly that level waits in its queue alone, of all the lower ones together in each of those."""
+    queue = next(queue for queue in TOPOLOGY.queues if queue.name == NAMES.delay(level))
+    assert queue.arguments["x-message-ttl"] == LIFETIMES[level] < 2**32
+    assert queue.arguments["x-dead-letter-exchange"] == NAMES.after(level)
+    assert "x-dead-letter-routing-key" not in queue.arguments
+    for units, levels in ((1 << level, [level]), ((1 << level) - 1, [*reversed(range(level))])):
+        broker = Broker(TOPOLOGY)
+        if levels:
+            broker.publish(NAMES.delays, ladder.enter(units / 8, "default", "normal").routing_key)
+            assert broker.visited == [NAMES.delay(each) for each in levels]
+            assert broker.waited_ms == sum(LIFETIMES[each] for each in levels)
+            assert broker.arrived == [NAMES.work_queue("default", "normal")]
+
+
 def test_delay_queues_can_lose_nothing() -> None:
     """At-least-once dead-lettering with reject-publish, and never an expiry of the queue."""
     for level in range(ladder.LEVELS):

@@ -52,6 +52,10 @@ class _Session:
         self.queues: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self.numbers = itertools.count(1)
+        #: The prefetch that the next consumer gets.
+        self.prefetch: int | None = None
+        #: What is delivered while the other queues are not consumed yet: the work that it makes would hold them up.
+        self.kept: list[Delivery] | None = []
         self.open = True
         #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
         #: single acknowledgement would make it the second one of its tag, which costs the channel.
@@ -176,6 +180,9 @@ class Consumer:
                     await self._on_missing()
                 raise  # the next connection finds it
             self._known.add(subscription.queue)
+        kept, session.kept = session.kept or [], None
+        for delivery in kept:
+            self._on_delivery(delivery)
 
     @property
     def paused(self) -> bool:
@@ -237,19 +244,21 @@ class Consumer:
             missing -= len(content.value)
         tag, properties = int(frame.delivery_tag or 0), header.properties
         session.ledger.delivered(tag)
-        self._on_delivery(
-            Delivery(
-                session.queues[frame.consumer_tag or ""],
-                tag,
-                parts[0] if len(parts) == 1 else b"".join(parts),
-                frame.routing_key or "",
-                frame.redelivered,
-                properties.headers or {},
-                properties.reply_to,
-                properties.correlation_id,
-                session,
-            )
+        delivery = Delivery(
+            session.queues[frame.consumer_tag or ""],
+            tag,
+            parts[0] if len(parts) == 1 else b"".join(parts),
+            frame.routing_key or "",
+            frame.redelivered,
+            properties.headers or {},
+            properties.reply_to,
+            properties.correlation_id,
+            session,
         )
+        if session.kept is None:
+            self._on_delivery(delivery)
+        else:
+            session.kept.append(delivery)
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether the message is still this consumer's, as far as is known; else the broker has queued it again."""
@@ -307,7 +316,9 @@ async def _consume(session: _Session, subscription: Subscription, timeout: float
     queue = subscription.queue
     tag = f"{queue} {next(session.numbers)}"
     session.queues[tag], session.tags[queue] = queue, tag
-    await session.channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
+    if session.prefetch != subscription.prefetch:
+        await session.channel.basic_qos(prefetch_count=subscription.prefetch, timeout=timeout)
+        session.prefetch = subscription.prefetch
     await session.channel.basic_consume(queue, _never_called, consumer_tag=tag, timeout=timeout)
 
 
