@@ -3,7 +3,7 @@
 # AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos check fuzz bench lock clean
+.PHONY: help install demo up test chaos soak check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -26,6 +26,9 @@ test: install ## run all tests, on real servers
 
 chaos: install ## publish 100,000 jobs while everything is killed, cut off and frozen; print the ledger
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 check: install ## lint, types, import rules and unit tests: under a minute, no server
 	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)

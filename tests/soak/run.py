@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
 from dispatcher import composition
 from dispatcher.edges.amqp import Publisher
+from dispatcher.services.host import GIVE_BACK_EVERY
 from schemas import PRIORITIES
 from tests.faults.fleet import Fleet
 from tests.faults.scrape import all_ready
@@ -30,6 +31,8 @@ MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "worker-1")
 #: Seconds between two samples, between two looks at queues, of quiet before a phase ends, and without any progress
 #: after which a soak is given up.
 EVERY, LOOK, QUIET, PATIENCE = 2.0, 5.0, 10.0, 300.0
+#: Seconds after which a process has returned to the system what it does not need any more.
+GIVEN_BACK = GIVE_BACK_EVERY + QUIET
 #: Jobs of all kinds before the idle memory is measured: what is loaded at first use is no growth.
 WARM = 2_000
 #: Messages with unknown keys, for each key.
@@ -80,7 +83,7 @@ class Soak:
     fleet: Fleet
     load: Load
     servers: dict[str, int]
-    release: Path
+    folder: Path
     progress: Progress
     began: float = field(default_factory=time.monotonic)
     phase: str = ""
@@ -111,9 +114,14 @@ class Soak:
             self.queues["full"] = await asyncio.to_thread(self.depths)
         with self._phase(HUGE):
             self.problems += await self.huge()
-            await asyncio.sleep(QUIET)
+            await asyncio.sleep(GIVEN_BACK)
+        with self._phase("drain"):
+            release_file(self.folder).touch()
+            loading = asyncio.create_task(self.load.steadily(self.plan.rate, lambda: False))
+            await self.until(lambda left: self._in_work(left) < self.plan.rate, "the backlog is gone")
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
         with self._phase(STEADY):
-            self.release.touch()
             end = max(self.began + 60 * self.plan.minutes, time.monotonic() + 60 * self.plan.minutes * STEADY_PART)
             await self.load.steadily(self.plan.rate, lambda: time.monotonic() > end)
         self.queues["at the end"] = await asyncio.to_thread(self.depths)
@@ -159,9 +167,12 @@ class Soak:
             found[f"{worker.name} children"] = memory.total(memory.descendants(worker.pid))
         for name, pid in self.servers.items():
             found[name] = memory.total([pid, *memory.descendants(pid)])
-        for name, seen in found.items():
-            own = name in self.fleet.members  # the peaks of several together say nothing
-            self.samples.append(Sample(name, self.phase, at, seen.rss, seen.pss, seen.peak if own else seen.rss))
+        with (self.folder / "samples.csv").open("a") as file:
+            for name, seen in found.items():
+                own = name in self.fleet.members  # the peaks of several together say nothing
+                sample = Sample(name, self.phase, at, seen.rss, seen.pss, seen.peak if own else seen.rss)
+                self.samples.append(sample)
+                print(*astuple(sample), sep=",", file=file)
 
     async def sampling(self) -> None:
         """Samples, and a line of progress, until it is cancelled."""
@@ -187,6 +198,10 @@ class Soak:
         delays = self.installation.names.delays.removeprefix(self.installation.names.prefix)
         return sum(count for name, count in left.items() if name.startswith(delays))
 
+    def _in_work(self, left: dict[str, int]) -> int:
+        work = self.installation.names.work.removeprefix(self.installation.names.prefix)
+        return sum(count for name, count in left.items() if name.startswith(work))
+
     async def intake_is_through(self) -> None:
         """Wait until intake and the recorder have nothing left."""
         names = self.installation.names
@@ -205,6 +220,11 @@ class Soak:
             await asyncio.sleep(LOOK)
 
 
+def release_file(folder: Path) -> Path:
+    """What lets the held jobs go."""
+    return folder / "release"
+
+
 async def run(plan: Plan, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, progress: Progress) -> Outcome:
     """Run a soak on servers that run. The folder keeps the services' logs and the samples."""
     async with _stage(plan, rabbit, mongo, folder, progress) as soak:
@@ -215,7 +235,6 @@ async def run(plan: Plan, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, 
             soak.problems.append(str(error))
         finally:
             sampling.cancel()
-            _write(folder / "samples.csv", soak.samples)
         documents = soak.installation.db.jobs.estimated_document_count()
         seconds = time.monotonic() - soak.began
     return Outcome(plan, rows(soak.samples), seconds, soak.load.published, documents, soak.queues, soak.problems)
@@ -234,8 +253,7 @@ async def _stage(
     }
     installation = Installation(load_settings(environment))
     await asyncio.to_thread(installation.apply)
-    release = folder / "release"
-    told = installation.environment() | {RELEASE_VARIABLE: str(release)}
+    told = installation.environment() | {RELEASE_VARIABLE: str(release_file(folder))}
     servers = {
         "RabbitMQ": _pid(folder.parent / "rabbitmq/rabbitmq.pid"),
         "mongod": _pid(folder.parent / "mongo/mongod.pid"),
@@ -248,14 +266,9 @@ async def _stage(
         stack.push_async_callback(publisher.close)
         first = await asyncio.to_thread(create_keys, installation, 1)
         load = Load(publisher, installation.names.jobs, first)
-        yield Soak(plan, installation, fleet, load, servers, release, progress)
+        yield Soak(plan, installation, fleet, load, servers, folder, progress)
 
 
 def _pid(file: Path) -> int:
     record: dict[str, Any] = json.loads(file.read_text())
     return int(record["pid"])
-
-
-def _write(file: Path, samples: Iterable[Sample]) -> None:
-    lines = [f"{s.at:.1f},{s.phase},{s.process},{s.rss},{s.pss},{s.peak}\n" for s in samples]
-    file.write_text("".join(["seconds,phase,process,rss,pss,peak\n", *lines]))
