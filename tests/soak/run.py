@@ -24,7 +24,7 @@ from tests.soak import memory
 from tests.soak.checks import complaints, huge_problems, too_many_series
 from tests.soak.handlers import RELEASE_VARIABLE
 from tests.soak.load import Load, create_keys
-from tests.soak.verdict import HUGE, IDLE, STEADY, Row, Sample, rows
+from tests.soak.verdict import HUGE, HUGE_TIMES, IDLE, STEADY, Row, Sample, rows
 from tests.support import Installation, eventually
 
 MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "worker-1")
@@ -37,8 +37,6 @@ GIVEN_BACK = GIVE_BACK_EVERY + QUIET
 WARM = 2_000
 #: Messages with unknown keys, for each key.
 STRANGERS = 10
-#: How often each kind of huge result is returned.
-HUGE_TIMES = 3
 #: The least part of the whole time that is steady load.
 STEADY_PART = 1 / 3
 
