@@ -32,6 +32,9 @@ ERROR_HEADER = "x-error"
 BUSY_EVENTS = 10
 #: Pause between two looks for a database that is away, in seconds.
 AWAY_PAUSE = 1.0
+#: Event messages held at a time have at most so many bytes (or are one). Decoded they are several times as large, and
+#: a full prefetch of them, which MongoDB's return after an absence brings, would be a gigabyte.
+MAX_HELD_BYTES = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +86,7 @@ class Recorder:
             [Subscription(self._names.history, self._settings.recorder.prefetch)],
             self._take,
             heartbeat=self._settings.amqp.heartbeat,
+            max_held_bytes=MAX_HELD_BYTES,
         )
 
     def checks(self) -> dict[str, bool]:
