@@ -7,6 +7,7 @@ Events of all entries share batch messages. An entry settles when everything of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -103,6 +104,12 @@ class Outbox:
         self._waiting.append(entry)
         self._wake.set()
         return entry
+
+    def withdraw(self, entry: Entry) -> None:
+        """Forget an entry that nobody waits for any more, unless it is being published already."""
+        if not entry.taken:
+            with contextlib.suppress(ValueError):  # its batch is about to begin
+                self._waiting.remove(entry)
 
     async def drain(self) -> None:
         """Wait until everything taken so far is settled."""
