@@ -19,17 +19,17 @@ from consumers.results import ResultError, storable
 from dispatcher.core.retry import class_names
 from schemas import Trace
 
-#: The worker applies its own, smaller limit.
-MAX_RESULT_BYTES = 64 << 20
+
+def answering(target: str, max_result_bytes: str) -> Callable[[bytes], bytes]:
+    """What maps a request (JSON) to its answer (JSON), with the handlers of ``module:registry``.
+
+    A result over the limit is refused here: it must not fill the worker's memory on its way.
+    """
+    registry, limit = load_registry(target), int(max_result_bytes)
+    return lambda request: json.dumps(run(registry, json.loads(request), limit)).encode()
 
 
-def answering(target: str) -> Callable[[bytes], bytes]:
-    """What maps a request (JSON) to its answer (JSON), with the handlers of ``module:registry``."""
-    registry = load_registry(target)
-    return lambda request: json.dumps(run(registry, json.loads(request))).encode()
-
-
-def run(registry: Registry, request: dict[str, Any]) -> dict[str, Any]:
+def run(registry: Registry, request: dict[str, Any], max_result_bytes: int) -> dict[str, Any]:
     """Run one request's handler; the answer says how it ended."""
     fields = dict(request["context"])
     fields["tags"] = tuple(fields["tags"])
@@ -45,7 +45,7 @@ def run(registry: Registry, request: dict[str, Any]) -> dict[str, Any]:
         result = handler.function(*arguments)
         if inspect.isawaitable(result):
             result = asyncio.run(_wait_for(result))
-        return {"outcome": "result", "result": storable(result, MAX_RESULT_BYTES)}
+        return {"outcome": "result", "result": storable(result, max_result_bytes)}
     except Snooze as snooze:
         return {"outcome": "snooze", "seconds": snooze.seconds}
     except Cancel as cancel:

@@ -37,7 +37,7 @@ class Executor:
 
     def __init__(self, threads: int, target: str, max_result_bytes: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
-        self._processes = ProcessPool(target)
+        self._processes = ProcessPool(target, max_result_bytes)
         self._max_result_bytes = max_result_bytes
 
     async def close(self) -> None:

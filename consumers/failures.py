@@ -11,6 +11,8 @@ from schemas import ErrorInfo
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 8_000
+#: Characters at both ends of a text that are searched for keys; far more than is kept, even where all of them are keys.
+SEARCHED = 1 << 20
 
 
 def describe(error: BaseException) -> ErrorInfo:
@@ -28,6 +30,8 @@ def describe(error: BaseException) -> ErrorInfo:
 
 def clean(text: str, limit: int) -> str:
     """Text that can be stored: no lone surrogates, no API keys, at most ``limit`` characters (the middle goes)."""
+    if len(text) > 2 * SEARCHED:
+        text = f"{text[:SEARCHED]} … {text[-SEARCHED:]}"
     # keys first: cut in half, one would no longer look like one
     text = keys.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
     if len(text) > limit:

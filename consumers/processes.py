@@ -25,8 +25,8 @@ class ChildCrashed(Exception):
 class ProcessPool:
     """Children of one worker, all with the same registry."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, target: str, max_result_bytes: int) -> None:
+        self._arguments = (target, str(max_result_bytes))
         self._idle: list[Child] = []
 
     @contextlib.asynccontextmanager
@@ -55,7 +55,7 @@ class ProcessPool:
                     await asyncio.shield(child.kill())
             if fine:
                 return child
-        return await Child.start("consumers.child", self._target)
+        return await Child.start("consumers.child", *self._arguments)
 
     async def close(self) -> None:
         """Kill the idle children; busy ones are killed when their calls are cancelled."""

@@ -154,7 +154,7 @@ class Client:
                 confirmed.set_result(None)
 
         self._in_flight.add(confirmed)
-        outbox.add([message], (), settled)
+        entry = outbox.add([message], (), settled)
         try:
             async with asyncio.timeout(self._timeout):
                 await confirmed
@@ -162,6 +162,8 @@ class Client:
             silent = f"RabbitMQ at {without_password(self._url)} did not answer"
             raise PublishFailed(job_id, publisher.problem or silent) from None
         finally:
+            # while the broker is away, what its callers gave up must not fill the application's memory
+            outbox.withdraw(entry)
             self._in_flight.discard(confirmed)
 
     def _answer(self, correlation: str | None, body: bytes) -> None:

@@ -41,13 +41,22 @@ _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What arrived: the routing key, the body, and the headers that intake looks at (any AMQP value)."""
+    """What arrived: the routing key, the body, and the headers that intake looks at (any AMQP value).
+
+    ``cut_from``: how many bytes the body had, where only its beginning is here.
+    """
 
     routing_key: str
     body: bytes
     api_key: object = None
     traceparent: object = None
     tracestate: object = None
+    cut_from: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body as it was published."""
+        return len(self.body) if self.cut_from is None else self.cut_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
         )
     if not key.allows_type(job_type):
         raise Refusal(Code.FORBIDDEN, "this API key may not publish jobs of this type")
-    _check_size(len(sub.body), key, rules)
+    _check_size(sub.size, key, rules)
     body = parse_body(sub.body)
     _check_fields(body, job_type)
     request = _validate(body)
@@ -156,7 +165,12 @@ def encode_work(work: WorkMessage) -> bytes:
 def _check_size(size: int, key: keys.KeyRecord, rules: Rules) -> None:
     limit = rules.max_body_bytes if key.max_bytes is None else min(key.max_bytes, rules.max_body_bytes)
     if size > limit:
-        raise Refusal(Code.TOO_LARGE, f"the body has {size} bytes, at most {limit} are allowed")
+        raise too_large(size, limit)
+
+
+def too_large(size: int, limit: int) -> Refusal:
+    """The refusal of a body with so many bytes."""
+    return Refusal(Code.TOO_LARGE, f"the body has {size} bytes, at most {limit} are allowed")
 
 
 def _nearest(unknown: str, known: tuple[str, ...]) -> str:

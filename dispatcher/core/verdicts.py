@@ -61,7 +61,7 @@ def judge(case: Case) -> Verdict:
             return accepted(admit(case.submission, case.key, case.rules, case.now, case.random_bits))
         except Refusal as found:
             refusal = found
-    return refused(refusal, case.submission.body, case.rules.max_body_bytes)
+    return refused(refusal, case.submission, case.rules.max_body_bytes)
 
 
 def accepted(admitted: Admitted) -> Job:
@@ -74,10 +74,11 @@ def accepted(admitted: Admitted) -> Job:
     return Job(work.id, work.lane, work.priority, encode_work(work), work.headers, encode_event(admitted.event))
 
 
-def refused(refusal: Refusal, body: bytes, max_bytes: int) -> Refused:
+def refused(refusal: Refusal, submission: Submission, max_bytes: int) -> Refused:
     """A refusal, with the body as it may be shown: no key in it, and cut if it is over the limit."""
-    if len(body) > max_bytes:
-        return Refused(refusal, keys.redact(body[: 2 * CUT_BYTES])[:CUT_BYTES], len(body))
+    body = submission.body
+    if submission.size > max_bytes:
+        return Refused(refusal, keys.redact(body[: 2 * CUT_BYTES])[:CUT_BYTES], submission.size)
     return Refused(refusal, keys.redact(body))
 
 

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from config import Settings
-from dispatcher.edges import log
+from dispatcher.edges import allocator, log
 from dispatcher.edges.http import HttpServer
 
 _logger = log.get("host")
 
 #: Seconds after which a thread that waits may take the interpreter from another.
 SWITCH_INTERVAL = 0.0005
+#: Seconds between two times that free memory is returned to the system.
+GIVE_BACK_EVERY = 30.0
 
 
 class Service(Protocol):
@@ -44,6 +46,7 @@ async def serve(settings: Settings, services: Sequence[Service], stop: asyncio.E
     stop = stop or asyncio.Event()
     http = HttpServer(settings.http.host, settings.http.port, lambda: _checks(services))
     await http.start()
+    giving_back = asyncio.create_task(_give_back(), name="memory")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -58,10 +61,18 @@ async def serve(settings: Settings, services: Sequence[Service], stop: asyncio.E
     finally:
         for service in reversed(started):
             await service.stop()
+        giving_back.cancel()
         await http.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     _logger.info("stopped")
+
+
+async def _give_back() -> None:
+    """A peak (a backlog, a huge result) must not be this process's size for good."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY)
+        await asyncio.to_thread(allocator.give_back)
 
 
 def _checks(services: Sequence[Service]) -> dict[str, bool]:

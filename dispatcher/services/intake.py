@@ -19,10 +19,10 @@ from typing import Any
 
 from config import Settings
 from dispatcher.core import keys
-from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace
+from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
 from dispatcher.core.refusals import Refusal
 from dispatcher.core.topology import Names, build, work_key
-from dispatcher.core.verdicts import Case, Job, Refused, Verdict, accepted, crashed, refused
+from dispatcher.core.verdicts import CUT_BYTES, Case, Job, Refused, Verdict, accepted, crashed, refused
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
     Consumer,
@@ -45,6 +45,8 @@ _logger = log.get("intake")
 KEY_HEADER = "x-api-key"
 REASON_HEADER = "x-rejected-reason"
 SIZE_HEADER = "x-original-size"
+#: Messages held at a time have at most so many bytes, as far as they are kept: with large limits the prefetch is less.
+MAX_HELD_BYTES = 128 << 20
 
 _REPLY_QUEUES = ("amq.rabbitmq.reply-to.", "amq.gen-")
 
@@ -69,9 +71,9 @@ class Intake:
             url,
             "intake",
             [
-                Subscription(names.intake, settings.intake.prefetch),
-                Subscription(names.unrouted, 50),
-                Subscription(names.intake_dead, 50),
+                self._subscription(names.intake, settings.intake.prefetch),
+                self._subscription(names.unrouted, 50),
+                self._subscription(names.intake_dead, 50),
             ],
             self._take,
             heartbeat=amqp.heartbeat,
@@ -83,6 +85,11 @@ class Intake:
         self._unseen_wake = asyncio.Event()
         self._lookup: asyncio.Task[None] | None = None
         self._replies: set[asyncio.Task[None]] = set()
+
+    def _subscription(self, queue: str, prefetch: int) -> Subscription:
+        """Of what is too large, no more is kept than a refusal shows, keys taken out; AMQP allows gigabytes."""
+        largest = max(self._rules.max_body_bytes, 2 * CUT_BYTES)
+        return Subscription(queue, min(prefetch, max(MAX_HELD_BYTES // largest, 1)), largest)
 
     def checks(self) -> dict[str, bool]:
         """Broker, database, consumers, and no queue missing."""
@@ -128,7 +135,7 @@ class Intake:
             self._unseen.append((identify(delivery.headers.get(KEY_HEADER)), delivery))
             self._unseen_wake.set()
         except KeysAway:
-            self._put_off(delivery)
+            self._without_keys(delivery)
         except Exception as error:
             _logger.exception("intake failed on a message", error=type(error).__name__)
             self._refuse(delivery, crashed("intake failed on this message"), None)
@@ -169,7 +176,7 @@ class Intake:
         if delivery.suspect:
             self._judge_apart(delivery, record, refusal)
         else:
-            self._reject(delivery, record, refused(refusal, delivery.body, self._rules.max_body_bytes))
+            self._reject(delivery, record, refused(refusal, _submission(delivery), self._rules.max_body_bytes))
 
     def _judge_apart(self, delivery: Delivery, record: keys.KeyRecord | None, refusal: Refusal | None = None) -> None:
         now, bits = clock.now_ms(), clock.random_bits()
@@ -194,6 +201,7 @@ class Intake:
             # a message that the broker has queued again is judged again: published now, it would be two
             void=partial(self._lost, delivery),
         )
+        delivery.body = b""  # the work message stands for it; held twice it would be twice as large
 
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
         refusal = shown.refusal
@@ -220,8 +228,15 @@ class Intake:
         message = Outgoing("", self._names.rejected, shown.body, headers)
         self._outbox.add([message], events, partial(self._settled, delivery, reply))
 
+    def _without_keys(self, delivery: Delivery) -> None:
+        """Nobody can say whether the key is good; one that is too large is refused whatever its key."""
+        if delivery.cut_from is None:
+            self._put_off(delivery)
+        else:
+            self._refuse(delivery, too_large(delivery.size, self._rules.max_body_bytes), None)
+
     def _put_off(self, delivery: Delivery) -> None:
-        """Nobody can say whether the key is good: the message waits in the broker, out of the way of others."""
+        """The message waits in the broker, out of the way of others."""
         metrics.deferred.inc()
         kept = {KEY_HEADER: delivery.headers[KEY_HEADER]}
         trace = read_trace(delivery.headers.get("traceparent"), delivery.headers.get("tracestate"))
@@ -259,10 +274,10 @@ class Intake:
             try:
                 await self._keys.load(key_id for key_id, _ in unseen)
             except KeysAway:
-                again = self._put_off
+                again = self._without_keys
             except Exception:
                 _logger.exception("keys cannot be looked up")
-                again = self._put_off
+                again = self._without_keys
             for _, delivery in unseen:
                 again(delivery)
 
@@ -275,6 +290,7 @@ def _submission(delivery: Delivery) -> Submission:
         headers.get(KEY_HEADER),
         headers.get("traceparent"),
         headers.get("tracestate"),
+        delivery.cut_from,
     )
 
 

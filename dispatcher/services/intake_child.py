@@ -21,5 +21,5 @@ def _answer(request: bytes) -> bytes:
     except Exception as error:
         fault = type(error).__name__
         refusal = crashed("intake failed on this message")
-        verdict = refused(refusal, case.submission.body, case.rules.max_body_bytes)
+        verdict = refused(refusal, case.submission, case.rules.max_body_bytes)
     return pickle.dumps((verdict, fault))

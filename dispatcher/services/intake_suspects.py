@@ -143,4 +143,4 @@ class Suspects:
 
 def _unseen(refusal: Refusal, case: Case) -> Refused:
     """A refusal that shows nothing of a body that none of ours can look at."""
-    return Refused(refusal, b"", len(case.submission.body))
+    return Refused(refusal, b"", case.submission.size)

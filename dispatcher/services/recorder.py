@@ -33,6 +33,9 @@ ERROR_HEADER = "x-error"
 BUSY_EVENTS = 10
 #: Pause between two looks for a database that is away, in seconds.
 AWAY_PAUSE = 1.0
+#: Event messages held at a time have at most so many bytes (or are one). Decoded they are several times as large, and
+#: a full prefetch of them, which MongoDB's return after an absence brings, would be a gigabyte.
+MAX_HELD_BYTES = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +89,7 @@ class Recorder:
             self._take,
             heartbeat=self._settings.amqp.heartbeat,
             on_missing=partial(declare_again, url, build(self._names, self._settings.lanes)),
+            max_held_bytes=MAX_HELD_BYTES,
         )
 
     def checks(self) -> dict[str, bool]:

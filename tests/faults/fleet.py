@@ -22,8 +22,10 @@ COMMANDS = {
     "intake": ["run", "intake"],
     "recorder": ["run", "recorder"],
     "scheduler": ["run", "scheduler"],
-    "worker": ["worker", "tests.faults.handlers:jobs"],
+    "worker": ["worker"],
 }
+#: The usual handlers of its workers.
+HANDLERS = "tests.faults.handlers:jobs"
 #: The usual fleet: two of what may be several.
 MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "intake-2", "worker-1", "worker-2")
 #: Seconds that a service gets to end when the fleet does.
@@ -78,11 +80,13 @@ class Fleet:
         environment: Mapping[str, str],
         folder: Path,
         members: Sequence[str] = MEMBERS,
+        handlers: str = HANDLERS,
         program: str = "dispatcher.cli.main",
     ) -> None:
         self._program = program
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment)
         self._folder = folder
+        self._handlers = handlers
         ports = free_ports(members)
         self.members = {name: Member(name, ports[name]) for name in members}
         self.deaths: list[Death] = []
@@ -97,9 +101,10 @@ class Fleet:
     def start(self, name: str) -> None:
         """Start a member's process."""
         member = self.members[name]
+        command = [*COMMANDS[member.kind], *([self._handlers] if member.kind == "worker" else [])]
         with self.log_file(name).open("ab") as log:
             member.process = subprocess.Popen(
-                [sys.executable, "-m", self._program, *COMMANDS[member.kind]],
+                [sys.executable, "-m", self._program, *command],
                 env=self._environment | {"DISPATCHER_HTTP__PORT": str(member.port)},
                 cwd=ROOT,
                 stderr=log,

@@ -196,13 +196,23 @@ def _at_confirm(seam: Seam) -> None:
 
 
 def _at_flush(seam: Seam) -> None:
-    done, write = Consumer.done, Consumer._write
+    begin, done, write = Consumer.__init__, Consumer.done, Consumer._write
     met: list[Delivery] = []
+    #: Bodies as they came: a service may let go of them.
+    bodies: dict[Delivery, bytes] = {}
+
+    @functools.wraps(begin)
+    def begun(self: Consumer, url: str, name: str, subscriptions: Any, on_delivery: Any, **named: Any) -> None:
+        def noted(delivery: Delivery) -> None:
+            bodies[delivery] = delivery.body
+            on_delivery(delivery)
+
+        begin(self, url, name, subscriptions, noted, **named)
 
     @functools.wraps(done)
     def gathered(self: Consumer, delivery: Delivery) -> None:
         done(self, delivery)
-        if seam.meets(delivery.queue, delivery.body):
+        if seam.meets(delivery.queue, bodies.pop(delivery, b"")):
             met.append(delivery)
 
     @functools.wraps(write)
@@ -211,6 +221,7 @@ def _at_flush(seam: Seam) -> None:
             seam.die()
         await write(self, session, frames)
 
+    Consumer.__init__ = begun  # type: ignore[method-assign]
     Consumer.done = gathered  # type: ignore[method-assign]
     Consumer._write = flushed  # type: ignore[method-assign]
 

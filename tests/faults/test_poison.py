@@ -38,7 +38,7 @@ async def running(folder: Path, program: str = "dispatcher.cli.main") -> AsyncIt
         "DISPATCHER_INTAKE__PREFETCH": "600",
     }
     key = await installation.create_key()
-    async with Fleet(environment, folder, MEMBERS, program) as fleet:
+    async with Fleet(environment, folder, MEMBERS, program=program) as fleet:
         yield installation, fleet, key
     await asyncio.to_thread(installation.remove)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatcher.edges.amqp import outbox as module
-from dispatcher.edges.amqp.outbox import MAX_BATCHES, MAX_ENTRIES, Outbox
+from dispatcher.edges.amqp.outbox import MAX_BATCHES, MAX_BYTES, MAX_ENTRIES, Outbox
 from dispatcher.edges.amqp.publisher import Outgoing
 from schemas import Event, EventBatch, Started
 from schemas.events import about
@@ -200,6 +200,21 @@ async def test_few_batches_are_under_way_and_none_is_endless(broker: Broker, out
     await drained(outbox)
     assert sorted(settled) == list(range(total))
     assert sorted(int(key) for call in broker.routed() for key in call) == list(range(total))
+
+
+async def test_a_batch_of_large_entries_has_fewer(broker: Broker, outbox: Outbox) -> None:
+    """Its bytes are copied to be written; one that is larger than a batch may be goes alone. None is forgotten."""
+    part, settled = MAX_BYTES // 4, list[int]()
+    for number, size in enumerate([part] * 6 + [2 * MAX_BYTES, 1, 1]):
+        outbox.add([Outgoing("", "a", b"x" * size)], [], lambda n=number: settled.append(n))
+    await drained(outbox)
+    assert [[len(message.body) for message in call] for call in broker.calls] == [
+        [part] * 4,
+        [part] * 2,
+        [2 * MAX_BYTES],
+        [1, 1],
+    ]
+    assert settled == list(range(9))
 
 
 async def test_drain_waits_for_what_is_stuck(broker: Broker, outbox: Outbox) -> None:

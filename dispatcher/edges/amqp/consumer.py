@@ -35,10 +35,14 @@ SUSPECT_AFTER = 3
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A queue to consume, and how many of its messages may be held unacknowledged."""
+    """A queue to consume, and how many of its messages may be held unacknowledged.
+
+    ``largest``: of a message with more bytes only so many are kept; the prefetch counts messages, whatever their size.
+    """
 
     queue: str
     prefetch: int
+    largest: int | None = None
 
 
 class _Session:
@@ -60,6 +64,21 @@ class _Session:
         #: What is taken from the ledger is written in the same order: a later ``multiple`` that overtook an earlier
         #: single acknowledgement would make it the second one of its tag, which costs the channel.
         self.acking = asyncio.Lock()
+        #: Bytes of the bodies that are not done yet.
+        self.held = 0
+        self._freed = asyncio.Event()
+
+    async def room(self, size: int, most: int) -> None:
+        """Wait until a body of this size may be held; one that is alone always may."""
+        while self.held and self.held + size > most:
+            self._freed.clear()
+            await self._freed.wait()
+        self.held += size
+
+    def free(self, size: int) -> None:
+        """A body is held no more."""
+        self.held -= size
+        self._freed.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +94,13 @@ class Delivery:
     reply_to: str | None
     correlation_id: str | None
     session: _Session
+    #: Bytes of the body before it was cut to its subscription's largest; None where it is whole.
+    cut_from: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body as it was published."""
+        return len(self.body) if self.cut_from is None else self.cut_from
 
     @property
     def delivery_count(self) -> int:
@@ -106,8 +132,15 @@ class Consumer:
 
     ``on_delivery`` runs in the event loop and must not block; it must not raise.
 
-    ``on_missing`` is awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
-    there is not its business: whether it ought to be is for an operator to say.
+    Args:
+        url, name: the broker, and whose connection it is.
+        subscriptions: what to consume.
+        on_delivery: takes each delivery.
+        heartbeat: seconds between heartbeats.
+        max_held_bytes: while the bodies that are not done yet have so many bytes, nothing more is read from the
+            connection, heartbeats neither: only for services that are done with all they hold within seconds.
+        on_missing: awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
+            there is not its business: whether it ought to be is for an operator to say.
     """
 
     def __init__(
@@ -119,8 +152,11 @@ class Consumer:
         *,
         heartbeat: int = 30,
         on_missing: Callable[[], Awaitable[None]] | None = None,
+        max_held_bytes: int | None = None,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
+        self._largest = {each.queue: each.largest for each in self._subscriptions if each.largest is not None}
+        self._max_held_bytes = max_held_bytes
         self._on_delivery = on_delivery
         self._on_missing = on_missing
         #: Queues that were there once.
@@ -236,16 +272,21 @@ class Consumer:
         """Read a message's content and hand it on, without a task of its own as aiormq would make it."""
         channel = session.channel
         header: ContentHeader = await channel._get_frame()  # type: ignore[assignment]
+        queue, size = session.queues[frame.consumer_tag or ""], header.body_size
+        largest = self._largest.get(queue, size)
+        if self._max_held_bytes is not None:
+            await session.room(size, self._max_held_bytes)
         parts = []
-        missing = header.body_size
+        missing = size
         while missing > 0:
             content: ContentBody = await channel._get_frame()  # type: ignore[assignment]
-            parts.append(content.value)
+            if size - missing < largest:
+                parts.append(content.value)
             missing -= len(content.value)
         tag, properties = int(frame.delivery_tag or 0), header.properties
         session.ledger.delivered(tag)
         delivery = Delivery(
-            session.queues[frame.consumer_tag or ""],
+            queue,
             tag,
             parts[0] if len(parts) == 1 else b"".join(parts),
             frame.routing_key or "",
@@ -254,6 +295,7 @@ class Consumer:
             properties.reply_to,
             properties.correlation_id,
             session,
+            size if size > largest else None,
         )
         if session.kept is None:
             self._on_delivery(delivery)
@@ -275,6 +317,8 @@ class Consumer:
         """
         if delivery.session.open:
             delivery.session.ledger.finish(delivery.tag)
+        if self._max_held_bytes is not None:
+            delivery.session.free(delivery.size)
 
     async def give_back(self, delivery: Delivery) -> None:
         """Return a message to its queue unprocessed."""

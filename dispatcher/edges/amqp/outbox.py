@@ -7,6 +7,7 @@ Events of all entries share batch messages. An entry settles when everything of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ MAX_BATCHES = 1
 MAX_URGENT_BATCHES = 4
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 500
+#: Most bytes in one batch (or one entry): a batch is written in one piece, which is a copy of all of it, or two.
+MAX_BYTES = 8 << 20
 #: Pause before a message that no queue took is tried again, in seconds.
 UNROUTABLE_PAUSE = 1.0
 
@@ -39,6 +42,11 @@ class Entry:
     in_turn: bool = False
     void: Callable[[], bool] | None = None
     taken: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes to publish."""
+        return sum(len(message.body) for message in self.messages) + sum(map(len, self.events))
 
 
 @dataclass(slots=True)
@@ -104,6 +112,12 @@ class Outbox:
         self._wake.set()
         return entry
 
+    def withdraw(self, entry: Entry) -> None:
+        """Forget an entry that nobody waits for any more, unless it is being published already."""
+        if not entry.taken:
+            with contextlib.suppress(ValueError):  # its batch is about to begin
+                self._waiting.remove(entry)
+
     async def drain(self) -> None:
         """Wait until everything taken so far is settled."""
         while self._waiting or self._batches:
@@ -123,11 +137,21 @@ class Outbox:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting and self._may_send():
-                entries, self._waiting = self._waiting[:MAX_ENTRIES], self._waiting[MAX_ENTRIES:]
+                count = self._next_count()
+                entries, self._waiting = self._waiting[:count], self._waiting[count:]
                 self._under_way += 1
                 task = asyncio.create_task(self._flush(entries))
                 self._batches.add(task)
                 task.add_done_callback(self._finished)
+
+    def _next_count(self) -> int:
+        """How many of the waiting entries make the next batch."""
+        size = 0
+        for count, entry in enumerate(self._waiting[:MAX_ENTRIES]):
+            size += entry.size
+            if size > MAX_BYTES:
+                return max(count, 1)
+        return MAX_ENTRIES
 
     def _may_send(self) -> bool:
         limit = MAX_URGENT_BATCHES if any(entry.urgent for entry in self._waiting) else MAX_BATCHES
