@@ -27,16 +27,26 @@ def _seeds(text: str) -> list[int]:
 @click.option("--rate", default=250.0, show_default=True, help="How many a second.")
 @click.option("--faults", default=",".join(GROUPS), show_default=True, help="Which sorts of faults, by commas.")
 @click.option("--gap", default=5.0, show_default=True, help="Seconds between faults, on average.")
+@click.option("--poison", default=5, show_default=True, help="How many jobs kill their process, every time.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document a run instead of ledgers.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Move logs and the handlers' lines here.")
 def main(
-    seed: int, seeds: str | None, jobs: int, rate: float, faults: str, gap: float, as_json: bool, keep: Path | None
+    seed: int,
+    seeds: str | None,
+    jobs: int,
+    rate: float,
+    faults: str,
+    gap: float,
+    poison: int,
+    as_json: bool,
+    keep: Path | None,
 ) -> None:
     """Publish jobs of every kind while servers and services are killed, cut off and frozen; nothing may be lost."""
     groups = tuple(filter(None, faults.split(",")))
     if unknown := set(groups) - set(GROUPS):
         raise click.BadParameter(f"no faults {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    scenarios = [Scenario(number, jobs, rate, groups, gap) for number in (_seeds(seeds) if seeds else [seed])]
+    numbers = _seeds(seeds) if seeds else [seed]
+    scenarios = [Scenario(number, jobs, rate, groups, gap, poison=poison) for number in numbers]
     outcomes = list(_all(scenarios, as_json, keep))
     if len(outcomes) > 1 and not as_json:
         print(report.table(outcomes))

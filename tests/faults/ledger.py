@@ -6,6 +6,7 @@ when none returns any.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -282,8 +283,9 @@ def left_over(e: Evidence) -> list[str]:
 
 
 def ended_by_itself(e: Evidence) -> list[str]:
-    """Services that ended without being killed, where no job did it."""
-    return [f"{d.member} ended with {d.code} at {d.at:.3f}" for d in e.deaths if not d.ours and not e.poison]
+    """Services that ended without being killed; a job that kills its process kills workers alone."""
+    by_job = {d.pid for d in e.deaths if e.poison and d.member.startswith("worker") and d.code == -signal.SIGKILL}
+    return [f"{d.member} ended with {d.code} at {d.at:.3f}" for d in e.deaths if not d.ours and d.pid not in by_job]
 
 
 def metrics_differ(e: Evidence) -> list[str]:

@@ -54,12 +54,20 @@ class Job:
 
 
 def make_plan(
-    count: int, seed: int, *, lengths: Mapping[int, int] = LENGTHS, weights: Mapping[str, int] = WEIGHTS
+    count: int,
+    seed: int,
+    *,
+    lengths: Mapping[int, int] = LENGTHS,
+    weights: Mapping[str, int] = WEIGHTS,
+    poison: int = 0,
 ) -> list[Job]:
-    """So many jobs of all kinds and priorities."""
+    """So many jobs of all kinds and priorities, of which so many are poison besides what the weights say."""
     rng = random.Random(seed)
     kinds, parts = list(weights), list(weights.values())
-    return [_job(f"job-{index:06d}", rng.choices(kinds, parts)[0], rng, lengths) for index in range(count)]
+    plan = [_job(f"job-{index:06d}", rng.choices(kinds, parts)[0], rng, lengths) for index in range(count)]
+    for index in rng.sample(range(count), poison):
+        plan[index] = _job(plan[index].id, "poison", rng, lengths)
+    return plan
 
 
 def plain_job(job_id: str, priority: str = "normal", **fields: Any) -> Job:

@@ -20,8 +20,8 @@ from dev.rabbit import LocalRabbit
 from dispatcher import Client
 from tests.faults.executions import LEDGER_VARIABLE, read_executions
 from tests.faults.faults import DECLARED, HEARTBEAT, Scene, chosen
-from tests.faults.fleet import MEMBERS, Fleet
-from tests.faults.ledger import Evidence, settle
+from tests.faults.fleet import MEMBERS, WATCH, Fleet
+from tests.faults.ledger import Evidence, Happened, settle
 from tests.faults.load import Load
 from tests.faults.plan import LENGTHS, WEIGHTS, Job, make_plan
 from tests.faults.schedule import Planned, Trouble, make_schedule
@@ -48,6 +48,8 @@ class Scenario:
     gap: float = 5.0
     lengths: Mapping[int, int] = field(default_factory=lambda: LENGTHS)
     weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
+    #: Jobs that kill their process, every time.
+    poison: int = 0
     #: Seconds without any progress after which a run is given up.
     patience: float = 180.0
     #: Jobs and faults in place of those that the seed chooses.
@@ -56,7 +58,8 @@ class Scenario:
 
     def make_plan(self) -> Sequence[Job]:
         """The jobs."""
-        return self.plan or make_plan(self.jobs, self.seed, lengths=self.lengths, weights=self.weights)
+        how = {"lengths": self.lengths, "weights": self.weights, "poison": self.poison}
+        return self.plan or make_plan(self.jobs, self.seed, **how)
 
     def make_schedule(self, seconds: float) -> Sequence[Planned]:
         """The faults, while jobs are published for so many seconds."""
@@ -125,10 +128,10 @@ async def run(
             parked=parked,
             leftovers=leftovers,
             scrapes=await asyncio.to_thread(scrape, scene.fleet),
-            faults=trouble.happened,
+            faults=trouble.happened + _poisoned(scene.fleet),
             deaths=scene.fleet.deaths,
             notes=trouble.failed + notes,
-            poison=bool(scenario.weights.get("poison")),
+            poison=bool(scenario.poison),
         )
         settled_after = time.time() - published_at
     (folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in evidence.faults], indent=1))
@@ -186,6 +189,11 @@ def _installation(rabbit: LocalRabbit, mongo: LocalMongo) -> Installation:
             }
         )
     )
+
+
+def _poisoned(fleet: Fleet) -> list[Happened]:
+    """Deaths that nobody planned, as faults: the watch sees them a moment later."""
+    return [Happened("death by itself", d.member, d.at - 2 * WATCH, d.at, True) for d in fleet.deaths if not d.ours]
 
 
 def _parked(installation: Installation) -> list[tuple[dict[str, Any], bytes]]:

@@ -388,3 +388,12 @@ def test_transitions() -> None:
     assert len(log.violations) == 1
     log.take({"operationType": "delete", "documentKey": {"_id": "a"}})
     assert len(log.violations) == 2
+
+
+def test_only_workers_die_of_jobs() -> None:
+    """Of a signal that the job sent; whatever else ends by itself is a surprise, poison or not."""
+    evidence = clean()
+    evidence.poison = True
+    for member, code in (("intake-1", -9), ("worker-1", 1)):
+        evidence.deaths = [Death(member, 7, 10.0, ours=False, code=code)]
+        assert found(evidence) == {"ended by themselves"}
