@@ -15,6 +15,11 @@ def step_key(work: WorkMessage) -> StepKey:
     return (work.app, work.id, work.run, work.seq)
 
 
+#: The payload of a larger message is read again when its handler is to run, in bytes: as Python objects a hostile one
+#: takes some twenty times as much.
+LARGE = 4_096
+
+
 @dataclass(slots=True, eq=False)
 class Step:
     """A step with every delivery of it (a duplicate joins the first)."""
@@ -31,6 +36,16 @@ class Step:
     ready_at: float = 0.0
     #: When history was last asked about its run, in seconds of the monotonic clock.
     asked_at: float = float("-inf")
+
+    def lighten(self) -> None:
+        """Let go of a large payload while the step waits; the message has it."""
+        if len(self.deliveries[0].body) > LARGE:
+            self.work = self.work.model_copy(update={"payload": {}})
+
+    def load(self) -> None:
+        """Read a large payload again."""
+        if len(body := self.deliveries[0].body) > LARGE:
+            self.work = WorkMessage.decode(body)
 
     @property
     def queue(self) -> str:

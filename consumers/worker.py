@@ -179,6 +179,7 @@ class Worker:
         suspect = delivery.queue in self._suspect_queues
         only = not delivery.again and not suspect and self._attempts.lineage.is_only(work, delivery)
         step = self._steps[step_key(work)] = Step(work, only, suspect or work.suspect, [delivery])
+        step.lighten()
         if delivery.again:
             self._doubts.add(step, delivery.since_reconnect)
         else:
@@ -327,6 +328,7 @@ class Worker:
 
     async def _run(self, step: Step) -> None:
         if not await self._dropped(step):
+            step.load()
             await self._attempts.make(step)
 
     async def _dropped(self, step: Step) -> bool:

@@ -16,7 +16,7 @@ from consumers import Registry, worker
 from consumers.doubts import Known
 from consumers.history import START_GRACE
 from consumers.read_ahead import HELD
-from consumers.steps import step_key
+from consumers.steps import LARGE, step_key
 from consumers.worker import Worker
 from dispatcher.core.acks import AckLedger
 from dispatcher.edges.amqp import Delivery
@@ -129,6 +129,20 @@ async def test_what_is_given_back_is_another_step_when_it_comes_again(idle: Work
     settled()
     assert original.session.ledger.flush().single == (1,)
     assert copy.session.ledger.flush() == (None, ())
+
+
+async def test_a_large_payload_is_read_again_when_it_is_to_run(idle: Worker) -> None:
+    """A thousand steps wait in a worker; as Python objects their payloads could take gigabytes."""
+    for payload, kept in (({"text": "x" * LARGE}, {}), ({"text": "short"}, {"text": "short"})):
+        work = WORK.model_copy(update={"payload": payload})
+        delivery = delivered()
+        delivery.body = work.encode()
+        idle._take(delivery)
+        (step,) = idle._ready.clear()
+        assert step.work.payload == kept
+        step.load()
+        assert step.work == work
+        idle._steps.clear()
 
 
 async def test_only_what_has_waited_long_is_given_back(idle: Worker) -> None:
