@@ -44,11 +44,19 @@ def made(largest: int | None = None, most: int | None = None) -> tuple[Consumer,
     return Consumer("amqp://nowhere", "test", [subscription], taken.append, max_held_bytes=most), taken
 
 
+def consuming(channel: Channel) -> _Session:
+    """A session that consumes the queue."""
+    session = _Session(cast(Any, channel), 0.0)
+    session.queues[QUEUE] = QUEUE
+    session.kept = None
+    return session
+
+
 async def test_of_a_body_that_is_too_large_the_beginning_is_kept() -> None:
     """What comes after it is whole: every frame of the large one was read."""
     consumer, taken = made(largest=30)
     channel = Channel(1_000, 30, 31, 0)
-    await channel.deliver(consumer, _Session(cast(Any, channel)))
+    await channel.deliver(consumer, consuming(channel))
     assert [(len(d.body), d.size, d.cut_from) for d in taken] == [
         (30, 1_000, 1_000),
         (30, 30, None),
@@ -69,7 +77,7 @@ async def test_reading_waits_while_too_many_bytes_are_held() -> None:
     """And goes on with what is done; a message that is too large alone is read alone."""
     consumer, taken = made(most=50)
     channel = Channel(20, 20, 20, 70, 20)
-    session = _Session(cast(Any, channel))
+    session = consuming(channel)
     reading = asyncio.create_task(channel.deliver(consumer, session))
     seen = []
     for done in range(5):
@@ -86,7 +94,7 @@ async def test_without_a_limit_reading_never_waits() -> None:
     """Only who asks for it is held up."""
     consumer, taken = made()
     channel = Channel(*[10_000] * 50)
-    await asyncio.wait_for(channel.deliver(consumer, _Session(cast(Any, channel))), 10)
+    await asyncio.wait_for(channel.deliver(consumer, consuming(channel)), 10)
     assert len(taken) == 50
 
 
