@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from consumers import doubts
 from dispatcher import composition
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.statistics import report
@@ -123,6 +124,9 @@ async def settled(installation: Installation, what: str, *workers: ServiceProces
 
     await eventually(all_final, f"{what}: every job is final", timeout=PATIENCE, every=0.1)
     await eventually(lambda: not left(installation), f"{what}: no queue holds anything", every=0.2)
+    if workers:
+        # no queue shows what a worker holds in doubt; it asks after a second, and would give it back if stopped before
+        await asyncio.sleep(doubts.RECORDED + doubts.RECONNECTED)
     for worker in workers:
         assert await worker.terminate() == 0
     # a moment later the recorder may have events of what was under way still
