@@ -65,7 +65,7 @@ async def test_a_queue_that_was_never_there_is_not_declared(installed: Installat
         await eventually(lambda: "topology apply" in consumer._link.problem, "it says what to do")
         assert not calls
         with installed.channel() as channel:
-            channel.queue_declare(nowhere)
+            channel.queue_declare(nowhere, durable=True)
         await eventually(lambda: consumer.ready, "it consumes", timeout=20)
         with installed.channel() as channel:
             channel.queue_delete(nowhere)
