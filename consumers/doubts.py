@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from consumers.steps import Step, StepKey
 from dispatcher.edges import log
-from dispatcher.edges.amqp import Peers
+from dispatcher.edges.amqp import Delivery, Peers
 from schemas import Answer, Question
 from schemas.peers import MAX_ASKED
 
@@ -28,6 +28,9 @@ _logger = log.get("worker")
 RECORDED = 1.0
 #: Time after a reconnect that other workers get to come back too (`link.MAX_PAUSE`, and their set-up), in seconds.
 RECONNECTED = 4.0
+#: Time after a reconnect for which dead letters may come twice: a broker that was killed publishes those again whose
+#: confirm it did not get within `dead_letter_worker_publisher_confirm_timeout` (10 s where it is set as recommended).
+REPEATED = 30.0
 #: Longest wait for peers that cannot be asked, in seconds since the step was delivered.
 PATIENCE = 10.0
 #: Time for answers, and between two questions about a step that somebody has, in seconds.
@@ -43,6 +46,20 @@ class Known(Enum):
     SETTLED = "settled"
     HELD = "held"
     IN_DOUBT = "in_doubt"
+
+
+def doubt(delivery: Delivery, only: bool) -> float | None:
+    """How long to wait before others are asked about a step, in seconds; None where they cannot have it, or hardly.
+
+    Args:
+        delivery: the step, just delivered.
+        only: whether it is known to be the only one of its run.
+    """
+    if delivery.again:
+        return max(RECORDED, RECONNECTED - delivery.since_reconnect)
+    if not only and delivery.since_reconnect < REPEATED:
+        return 0.0
+    return None
 
 
 def answer_to(question: bytes, worker: str, known: Callable[[StepKey], Known | None]) -> bytes | None:
@@ -132,15 +149,10 @@ class Doubts:
         self._steps.clear()
         return left
 
-    def add(self, step: Step, since_reconnect: float) -> None:
-        """Take a step that came again.
-
-        Args:
-            step: the step, just delivered.
-            since_reconnect: seconds since this worker reconnected; infinite if it never did.
-        """
+    def add(self, step: Step, wait: float) -> None:
+        """Take a step that others may have; they are asked in so many seconds."""
         now = time.monotonic()
-        self._steps[step] = (now + max(RECORDED, RECONNECTED - since_reconnect), now)
+        self._steps[step] = (now + wait, now)
         self._wake.set()
 
     async def _run(self) -> None:

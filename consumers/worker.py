@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from consumers.attempts import Attempts
-from consumers.doubts import Doubts, Known, answer_to
+from consumers.doubts import Doubts, Known, answer_to, doubt
 from consumers.history import History
 from consumers.lineage import Settled
 from consumers.read_ahead import HELD, ReadAhead
@@ -114,6 +114,8 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        metrics.running.set_function(lambda: len(self._running))
+        metrics.held.set_function(lambda: len(self._ready) + len(self._early) + len(self._doubts))
         self._history.watch.start()
         await self._publisher.start()
         self._outbox.start()
@@ -180,10 +182,10 @@ class Worker:
         only = not delivery.again and not suspect and self._attempts.lineage.is_only(work, delivery)
         step = self._steps[step_key(work)] = Step(work, only, suspect or work.suspect, [delivery])
         step.lighten()
-        if delivery.again:
-            self._doubts.add(step, delivery.since_reconnect)
-        else:
+        if (wait := doubt(delivery, only or suspect)) is None:
             self._admit(step)
+        else:
+            self._doubts.add(step, wait)
 
     def _admit(self, step: Step) -> None:
         """A step that no other worker has."""
@@ -289,8 +291,6 @@ class Worker:
             task.add_done_callback(self._ended)
         if len(self._running) < most:
             self._read_ahead.place_free()
-        metrics.running.set(len(self._running))
-        metrics.held.set(len(self._ready) + len(self._early) + len(self._doubts))
 
     def _overdue(self) -> set[str]:
         """The work queues of steps that have been held ready for long, all places being taken."""

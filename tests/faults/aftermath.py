@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consumers import doubts
+from prometheus_client.parser import text_string_to_metric_families
+
 from dispatcher import composition
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.statistics import report
@@ -124,13 +125,19 @@ async def settled(installation: Installation, what: str, *workers: ServiceProces
 
     await eventually(all_final, f"{what}: every job is final", timeout=PATIENCE, every=0.1)
     await eventually(lambda: not left(installation), f"{what}: no queue holds anything", every=0.2)
-    if workers:
-        # no queue shows what a worker holds in doubt; it asks after a second, and would give it back if stopped before
-        await asyncio.sleep(doubts.RECORDED + doubts.RECONNECTED)
+    for worker in workers:
+        await eventually(lambda worker=worker: _idle(worker), f"{what}: nothing is held in doubt", every=0.2)  # type: ignore[misc]
     for worker in workers:
         assert await worker.terminate() == 0
     # a moment later the recorder may have events of what was under way still
     await eventually(lambda: not left(installation), f"{what}: no queue holds anything afterwards", every=0.1)
+
+
+async def _idle(worker: ServiceProcess) -> bool:
+    """Whether a worker holds nothing, which no queue shows: what it stopped with would go back to its queue."""
+    _, text = await worker.get("/metrics")
+    gauges = {family.name: family.samples[0].value for family in text_string_to_metric_families(text) if family.samples}
+    return gauges["dispatcher_worker_held"] == gauges["dispatcher_worker_running"] == 0
 
 
 def left(installation: Installation) -> dict[str, int]:

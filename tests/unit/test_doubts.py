@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from consumers import doubts as module
-from consumers.doubts import Doubts, Known, answer_to, conclude
+from consumers.doubts import Doubts, Known, answer_to, conclude, doubt
 from consumers.steps import Step, step_key
 from schemas import Answer, Question
 from tests.support import eventually
@@ -92,8 +93,6 @@ Made = tuple[Doubts, Others, Seen]
 @pytest.fixture
 async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
     """Doubts that ask soon."""
-    monkeypatch.setattr(module, "RECORDED", 0.05)
-    monkeypatch.setattr(module, "RECONNECTED", 0.05)
     monkeypatch.setattr(module, "AGAIN", 0.01)
     monkeypatch.setattr(module, "TICK", 0.005)
     others, seen = Others(), Seen()
@@ -113,27 +112,35 @@ async def test_a_step_that_nobody_has_is_cleared_after_a_while(made: Made) -> No
     """Not before others had time to come back."""
     doubts, _, seen = made
     began = time.monotonic()
-    doubts.add(STEPS[0], 100)
+    doubts.add(STEPS[0], 0.05)
     await soon(lambda: seen.cleared == [STEPS[0]])
-    assert time.monotonic() - began >= module.RECORDED
+    assert time.monotonic() - began >= 0.05
     assert len(doubts) == 0
 
 
-async def test_after_a_reconnect_others_have_longer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They may connect later than this worker."""
-    doubts, _, seen = made
-    monkeypatch.setattr(module, "RECONNECTED", 0.2)
-    began = time.monotonic()
-    doubts.add(STEPS[0], 0.05)
-    await soon(lambda: seen.cleared)
-    assert time.monotonic() - began >= 0.15
+@pytest.mark.parametrize(
+    ("again", "only", "since_reconnect", "wait"),
+    [
+        (False, True, 0.0, None),
+        (False, False, float("inf"), None),
+        (False, False, module.REPEATED + 1, None),
+        (False, False, module.REPEATED - 1, 0.0),
+        (True, False, float("inf"), module.RECORDED),
+        (True, False, module.RECONNECTED, module.RECORDED),
+        (True, False, 0.5, module.RECONNECTED - 0.5),
+    ],
+)
+def test_when_others_are_asked(again: bool, only: bool, since_reconnect: float, wait: float | None) -> None:
+    """What came again waits until others had time to come back; a retry after a crash may be there twice."""
+    delivery: Any = SimpleNamespace(again=again, since_reconnect=since_reconnect)
+    assert doubt(delivery, only) == wait
 
 
 async def test_a_step_that_another_worker_has_is_asked_about_until_it_has_settled_it(made: Made) -> None:
     """It is neither run nor dropped before."""
     doubts, others, seen = made
     others.answers = [Answer(worker="a", held=(0,))]
-    doubts.add(STEPS[0], 100)
+    doubts.add(STEPS[0], 0.05)
     await soon(lambda: others.asked > 3)
     assert (seen.cleared, seen.settled) == ([], [])
     others.answers = [Answer(worker="a", settled=(0,))]
@@ -145,7 +152,7 @@ async def test_a_step_is_run_when_the_worker_that_had_it_is_gone(made: Made) -> 
     """Nobody answers any more."""
     doubts, others, seen = made
     others.answers = [Answer(worker="a", held=(0,))]
-    doubts.add(STEPS[0], 100)
+    doubts.add(STEPS[0], 0.05)
     await soon(lambda: others.asked > 1)
     others.answers = []
     await soon(lambda: seen.cleared == [STEPS[0]])
@@ -157,7 +164,7 @@ async def test_without_peers_a_step_is_run_at_last(made: Made, monkeypatch: pyte
     monkeypatch.setattr(module, "PATIENCE", 0.3)
     others.ready = False
     began = time.monotonic()
-    doubts.add(STEPS[0], 100)
+    doubts.add(STEPS[0], 0.05)
     await soon(lambda: seen.cleared)
     assert time.monotonic() - began >= 0.3
 
@@ -166,7 +173,7 @@ async def test_what_the_broker_took_away_is_forgotten(made: Made) -> None:
     """It comes again, here or elsewhere."""
     doubts, _, seen = made
     seen.lost = True
-    doubts.add(STEPS[0], 100)
+    doubts.add(STEPS[0], 0.05)
     await soon(lambda: seen.forgotten == [STEPS[0]])
     assert (seen.cleared, len(doubts)) == ([], 0)
 
