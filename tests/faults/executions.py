@@ -26,6 +26,8 @@ class Execution:
     worker: int
     started: float
     ended: float | None
+    #: Whether the handler ran in a child process of the worker.
+    in_child: bool = False
 
     @property
     def job(self) -> str:
@@ -51,7 +53,14 @@ def pair(lines: Iterable[Mapping[str, Any]]) -> list[Execution]:
         else:
             ends[line["execution"]] = line["at"]
     found = [
-        Execution((s["id"], s["run"], s["n"], s["k"]), name, s["worker"], s["at"], ends.get(name))
+        Execution(
+            (s["id"], s["run"], s["n"], s["k"]),
+            name,
+            s["worker"],
+            s["at"],
+            ends.get(name),
+            s.get("child", False),
+        )
         for name, s in starts.items()
     ]
     return sorted(found, key=lambda e: e.started)

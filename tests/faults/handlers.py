@@ -45,12 +45,17 @@ def snoozes_before(payload: dict[str, Any], ctx: Context) -> int:
 
 def worker_pid() -> int:
     """The worker's process, from itself or from a child of it."""
-    return os.getppid() if "consumers.child" in sys.modules else os.getpid()
+    return os.getppid() if in_child() else os.getpid()
+
+
+def in_child() -> bool:
+    """Whether this is a child process of a worker."""
+    return "consumers.child" in sys.modules
 
 
 def note(payload: dict[str, Any], ctx: Context, what: str) -> None:
     """Write one line: which step, in which worker, when (seconds since the epoch)."""
-    step = {"id": ctx.id, "run": ctx.run, "n": ctx.attempt, "k": snoozes_before(payload, ctx)}
+    step = {"id": ctx.id, "run": ctx.run, "n": ctx.attempt, "k": snoozes_before(payload, ctx), "child": in_child()}
     line = json.dumps(step | {"execution": ctx.execution, "what": what, "at": time.time(), "worker": worker_pid()})
     descriptor = os.open(os.environ[LEDGER_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:

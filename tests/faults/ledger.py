@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -70,6 +70,16 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
     #: Whether jobs that kill their process were published.
     poison: bool = False
+
+    def __post_init__(self) -> None:
+        """Take what ran out of time in a child process for ended: it is killed with that, and cannot write its end."""
+        dead = {death.pid for death in self.deaths}
+        self.executions = [replace(x, ended=x.started) if self._cut_off(x, dead) else x for x in self.executions]
+
+    def _cut_off(self, x: Execution, dead: set[int]) -> bool:
+        job = self.published.jobs.get(x.job)
+        out_of_time = job is not None and job.type == "chaos.slow"
+        return x.ended is None and x.in_child and out_of_time and x.worker not in dead
 
     @cached_property
     def by_id(self) -> dict[str, dict[str, Any]]:
