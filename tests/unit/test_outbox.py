@@ -304,3 +304,18 @@ async def test_what_became_void_is_not_published(outbox: Outbox, broker: Broker)
     broker.confirmed.set()
     await outbox.drain()
     assert (broker.routed(), settled) == ([["first"], ["b"]], ["first", "b"])
+
+
+async def test_while_hardly_anything_is_under_way_nothing_waits(outbox: Outbox, broker: Broker) -> None:
+    """Under light load each entry goes at once; a fuller batch makes the next ones wait for it, together."""
+    broker.confirmed.clear()
+    for count, key in enumerate("abcd", start=1):
+        outbox.add([message(key)], [])
+        await eventually(lambda count=count: len(broker.calls) == count, f"{key} is on its way", every=0.005)  # type: ignore[misc]
+    outbox.add([message("e")], [])
+    outbox.add([message("f")], [])
+    await asyncio.sleep(0.05)
+    assert broker.routed() == [["a"], ["b"], ["c"], ["d"]]
+    broker.confirmed.set()
+    await outbox.drain()
+    assert broker.routed()[4:] == [["e", "f"]]

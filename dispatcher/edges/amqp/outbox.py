@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dispatcher.edges import log
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
@@ -21,8 +22,11 @@ _logger = log.get("outbox")
 #: Batches under way at once. What comes meanwhile makes the next one larger, and a large batch costs the broker, and
 #: us, hardly more than a small one: two under way at once cost a third more CPU a job, and made retries later.
 MAX_BATCHES = 1
-#: The same while something urgent waits.
+#: The same while something urgent waits, or hardly anything is under way.
 MAX_URGENT_BATCHES = 4
+#: While fewer entries than this are under way, the next need not wait: under light load what has happened is told at
+#: once, and a process that dies has little untold. Under load a batch holds more than this, and the rule above counts.
+FEW = 4
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 500
 #: Most bytes in one batch (or one entry): a batch is written in one piece, which is a copy of all of it, or two.
@@ -79,6 +83,7 @@ class Outbox:
         self._waiting: list[Entry] = []
         self._wake = asyncio.Event()
         self._under_way = 0
+        self._entries_under_way = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         #: Messages that no queue took and that are being tried again.
@@ -140,9 +145,10 @@ class Outbox:
                 count = self._next_count()
                 entries, self._waiting = self._waiting[:count], self._waiting[count:]
                 self._under_way += 1
+                self._entries_under_way += len(entries)
                 task = asyncio.create_task(self._flush(entries))
                 self._batches.add(task)
-                task.add_done_callback(self._finished)
+                task.add_done_callback(partial(self._finished, len(entries)))
 
     def _next_count(self) -> int:
         """How many of the waiting entries make the next batch."""
@@ -154,12 +160,15 @@ class Outbox:
         return MAX_ENTRIES
 
     def _may_send(self) -> bool:
-        limit = MAX_URGENT_BATCHES if any(entry.urgent for entry in self._waiting) else MAX_BATCHES
-        return self._under_way < limit
+        if self._under_way < MAX_BATCHES:
+            return True
+        pressing = self._entries_under_way < FEW or any(entry.urgent for entry in self._waiting)
+        return pressing and self._under_way < MAX_URGENT_BATCHES
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, count: int, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
         self._under_way -= 1
+        self._entries_under_way -= count
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
