@@ -89,6 +89,7 @@ class Worker:
         self._settled_steps = Settled()
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
+        self._blocked: asyncio.Task[None] | None = None
         self._stopping = False
         self._standstill = Standstill(BROKER_GIVES_UP * amqp.heartbeat, self._paused)
 
@@ -130,6 +131,8 @@ class Worker:
         self._stopping = True
         self._standstill.stop()
         await self._read_ahead.stop()
+        if self._blocked is not None:
+            self._blocked.cancel()
         await self._consumer.stop()
         if self._early:
             await asyncio.wait(self._early)  # some milliseconds; then they are ready, or dropped
@@ -279,6 +282,9 @@ class Worker:
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _start_ready(self) -> None:
+        if self._ready and not self._publisher.ready:
+            self._start_when_it_can_be_told()
+            return
         most = 0 if self._stopping or self._standstill.noticed else self._settings.worker.concurrency
         while self._ready and len(self._running) < most:
             step = self._ready.pop()
@@ -292,8 +298,16 @@ class Worker:
         if len(self._running) < most:
             self._read_ahead.place_free()
 
+    def _start_when_it_can_be_told(self) -> None:
+        """Start nothing whose end could not be told now: if this process died meanwhile, all of it would run again."""
+        if self._blocked is None or self._blocked.done():
+            self._blocked = asyncio.create_task(self._publisher.wait_ready())
+            self._blocked.add_done_callback(lambda task: None if task.cancelled() else self._start_ready())
+
     def _overdue(self) -> set[str]:
         """The work queues of steps that have been held ready for long, all places being taken."""
+        if len(self._running) < self._settings.worker.concurrency:
+            return set()
         since = time.monotonic() - HELD
         return {step.queue for step in self._ready if step.ready_at < since} - self._suspect_queues
 

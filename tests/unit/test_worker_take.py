@@ -23,6 +23,7 @@ from dispatcher.edges.amqp import Delivery
 from dispatcher.edges.amqp.consumer import SUSPECT_AFTER
 from dispatcher.edges.children import ChildNotStarted
 from schemas import WorkMessage
+from tests.support import eventually
 
 WORK = WorkMessage(
     app="shop", id="one", type="a.b", lane="default", priority="normal", accepted_at=1, payload={}
@@ -152,6 +153,8 @@ async def test_only_what_has_waited_long_is_given_back(idle: Worker) -> None:
     assert idle._overdue() == set()
     for step in idle._ready:
         step.ready_at -= 2 * HELD
+    assert idle._overdue() == set(), "a place is free"
+    idle._running.update(cast(Any, range(idle._settings.worker.concurrency)))
     assert idle._overdue() == {QUEUE}
 
 
@@ -164,11 +167,32 @@ async def test_what_the_broker_gave_to_others_is_not_started(monkeypatch: pytest
         began.append(step)
 
     monkeypatch.setattr(made, "_run", decide)
+    made._publisher._link.up.set()
     made._take(delivered(is_open=False))
     assert (made._steps, len(made._running)) == ({}, 0)
     made._take(delivered())
     await asyncio.gather(*made._running)
     assert len(began) == 1
+
+
+async def test_nothing_is_started_whose_end_could_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an alarm blocks the publisher, or its connection is away: it would run again if this process died."""
+    made = Worker(load_settings({}), Registry(), "nowhere:jobs")
+    began: list[Any] = []
+
+    async def run(step: Any) -> None:
+        began.append(step)
+
+    monkeypatch.setattr(made, "_run", run)
+    made._take(delivered())
+    await asyncio.sleep(0)
+    assert (began, len(made._ready)) == ([], 1)
+    made._publisher._alarm._begin("low on memory")
+    made._publisher._link.up.set()
+    await asyncio.sleep(0.01)
+    assert began == []
+    made._publisher._alarm._end()
+    await eventually(lambda: len(began) == 1, "it is started", every=0.005)
 
 
 async def test_children_that_do_not_start_leave_nothing_in_history(
