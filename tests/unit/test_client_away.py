@@ -14,7 +14,7 @@ AWAY = "amqp://127.0.0.1:1"
 
 
 async def test_what_failed_is_not_kept_until_the_broker_is_back() -> None:
-    """Only what was under way stays, since nobody knows what became of it: a few, and one batch; no callers are left."""
+    """Only what was under way stays, since nobody knows what became of it: a few, and a batch; no callers are left."""
     async with Client(AWAY, "key", timeout=0.1) as client:
         outbox = client._outbox
         assert outbox is not None
