@@ -75,5 +75,5 @@ class ReadAhead:
         counts = await self._consumer.counts(queue)
         if counts is None:
             return False
-        waiting, consumers = counts
-        return waiting == 0 and consumers > 1
+        waiting, others = counts
+        return waiting == 0 and others > 0

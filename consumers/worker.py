@@ -282,10 +282,12 @@ class Worker:
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _start_ready(self) -> None:
+        if self._stopping or self._standstill.noticed:
+            return
         if self._ready and not self._publisher.ready:
             self._start_when_it_can_be_told()
             return
-        most = 0 if self._stopping or self._standstill.noticed else self._settings.worker.concurrency
+        most = self._settings.worker.concurrency
         while self._ready and len(self._running) < most:
             step = self._ready.pop()
             if self._lost(step):

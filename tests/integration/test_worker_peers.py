@@ -146,3 +146,27 @@ async def test_a_step_that_may_have_been_published_twice_is_run_once(place: Inst
         await held(first.worker, 0)
         await held(second.worker, 0)
     assert (first.ran + second.ran)["twice"] == 1
+
+
+async def test_a_worker_that_dies_between_giving_back_and_acknowledging_doubles_nothing(place: Installation) -> None:
+    """The broker has the copy and gives the original to others too: one of the two is run."""
+    first, second = Site(place), Site(place)
+    second.go_on.set()
+    async with run_services(first.worker):
+        for index in range(PLACES + 1):
+            publish(place, f"job-{index}", "p.waits")
+        await held(first.worker, PLACES + 1)
+        (waiting,) = first.worker._ready
+        died = asyncio.Event()
+        first.worker._done = lambda _: died.set()  # type: ignore[method-assign]
+        async with run_services(second.worker):
+            await asyncio.wait_for(died.wait(), 30)
+            await first.worker._consumer.close()
+            queue = place.names.work_queue("default", "normal")
+            await eventually(lambda: len(second.worker._doubts) >= PLACES, "what the first one held came again")
+            first.go_on.set()
+            await held(first.worker, 0)
+            await held(second.worker, 0)
+    assert second.ran == Counter({waiting.work.id: 1})
+    assert first.ran[waiting.work.id] == 0
+    assert place.depth(queue) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
@@ -96,6 +97,45 @@ async def test_without_a_limit_reading_never_waits() -> None:
     channel = Channel(*[10_000] * 50)
     await asyncio.wait_for(channel.deliver(consumer, consuming(channel)), 10)
     assert len(taken) == 50
+
+
+@dataclass
+class Cancelling:
+    """A channel that notes what is cancelled on it."""
+
+    cancelled: list[str] = field(default_factory=list)
+    broken: bool = False
+
+    async def basic_cancel(self, tag: str, timeout: float) -> None:
+        """As aiormq's."""
+        if self.broken:
+            raise TimeoutError
+        self.cancelled.append(tag)
+
+
+def pausing(channel: Cancelling) -> Consumer:
+    """A consumer of the queue on this channel."""
+    consumer, _ = made()
+    session = consumer._session = _Session(cast(Any, channel), 0.0)
+    session.queues["tag"], session.tags[QUEUE] = QUEUE, "tag"
+    consumer._link.up.set()
+    return consumer
+
+
+async def test_a_queue_that_is_not_consumed_can_be_paused_again() -> None:
+    """What was kept until it was due, or asked about, becomes ready after the pause: it is given back then."""
+    channel = Cancelling()
+    consumer = pausing(channel)
+    await consumer.pause([QUEUE])
+    await consumer.pause([QUEUE])
+    assert (channel.cancelled, consumer.paused, consumer.ready) == (["tag"], True, True)
+
+
+async def test_a_pause_without_an_answer_costs_the_connection() -> None:
+    """The queue could be without a consumer for good, and the service say that it is ready."""
+    consumer = pausing(Cancelling(broken=True))
+    await consumer.pause([QUEUE])
+    assert not consumer.ready
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -195,11 +195,7 @@ class Consumer:
     async def _setup(self, connection: AbstractConnection) -> None:
         if self._session is not None:
             self._session.open = False
-        outer = connection.channel(publisher_confirms=False)
-        await outer.initialize()
-        self._link.watch(outer)
-        self._outer = outer  # a strong reference: a channel that is collected closes
-        channel = cast(Channel, await outer.get_underlay_channel())
+        channel = await self._link.channel(connection, publisher_confirms=False)
         first = self._session is None
         session = self._session = _Session(channel, float("-inf") if first else time.monotonic())
         self._paused.clear()
@@ -230,13 +226,18 @@ class Consumer:
         session = self._session
         if session is None or not session.open or not self._link.ready:
             return
-        for queue in queues:
-            with contextlib.suppress(aiormq.exceptions.AMQPError, asyncio.TimeoutError):
-                tag = session.tags.pop(queue)
+        for queue in set(queues) - self._paused:
+            tag = session.tags.pop(queue)
+            try:
                 await session.channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT)
-                del session.queues[tag]  # nothing comes under it after the broker's answer
-                if session is self._session:
-                    self._paused.add(queue)
+            except (TimeoutError, aiormq.exceptions.AMQPError) as error:
+                # else the queue could be without a consumer, and nobody would know
+                self._link.drop(f"cannot stop consuming {queue}: {type(error).__name__}")
+                return
+            del session.queues[tag]  # nothing comes under it after the broker's answer
+            if session is not self._session:
+                return
+            self._paused.add(queue)
 
     async def resume(self) -> None:
         """Consume every queue again."""
@@ -250,7 +251,7 @@ class Consumer:
                 self._link.drop(f"cannot consume {queue} again: {type(error).__name__}")
 
     async def counts(self, queue: str) -> tuple[int, int] | None:
-        """How many messages wait in a queue of ours, and how many consume it; None while that cannot be known."""
+        """How many messages wait in a queue of ours, and how many others consume it; None while that is not known."""
         session = self._session
         if session is None or not session.open or not self._link.ready:
             return None
@@ -258,7 +259,7 @@ class Consumer:
             found = await session.channel.queue_declare(queue, passive=True, timeout=ANSWER_TIMEOUT)
         except (TimeoutError, aiormq.exceptions.AMQPError):
             return None
-        return found.message_count or 0, found.consumer_count or 0
+        return found.message_count or 0, (found.consumer_count or 0) - (queue in session.tags)
 
     def _lost(self) -> None:
         """The connection is gone, and with it what was delivered on it."""

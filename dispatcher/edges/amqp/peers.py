@@ -6,20 +6,14 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Callable
-from typing import cast
 
-import aiormq
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from dispatcher.edges import log
 from dispatcher.edges.amqp.link import Link
-
-_logger = log.get("amqp")
-#: Longest wait for a question or an answer to be written, in seconds.
-WRITE_TIMEOUT = 5.0
+from dispatcher.edges.amqp.writing import publish_once
 
 
 class Peers:
@@ -67,11 +61,7 @@ class Peers:
         await self._link.close()
 
     async def _setup(self, connection: AbstractConnection) -> None:
-        outer = connection.channel(publisher_confirms=False)
-        await outer.initialize()
-        self._link.watch(outer)
-        self._outer = outer  # a strong reference: a channel that is collected closes
-        channel = self._channel = cast(Channel, await outer.get_underlay_channel())
+        channel = self._channel = await self._link.channel(connection, publisher_confirms=False)
         # goes with the connection, which the broker may notice late: each has a queue of its own
         self._queue = f"{self.id}.{next(self._numbers)}"
         await channel.queue_declare(self._queue, exclusive=True, arguments={"x-queue-type": "classic"})
@@ -105,10 +95,4 @@ class Peers:
         if channel is None or not self._link.ready:
             return False
         properties = Basic.Properties(content_type="application/json", correlation_id=number, reply_to=reply_to)
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
-                await channel.basic_publish(body, exchange=exchange, routing_key=key, properties=properties, wait=False)
-        except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
-            _logger.info("peers not reached", error=type(error).__name__)
-            return False
-        return True
+        return await publish_once(channel, body, exchange, key, properties)

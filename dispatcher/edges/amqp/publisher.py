@@ -8,9 +8,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
-import aiormq
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
@@ -21,7 +20,7 @@ from dispatcher.edges import log
 from dispatcher.edges.amqp.alarm import Alarm
 from dispatcher.edges.amqp.frames import publish_frames
 from dispatcher.edges.amqp.link import Link
-from dispatcher.edges.amqp.writing import WRITE_TIMEOUT, write
+from dispatcher.edges.amqp.writing import publish_once, write
 
 _logger = log.get("amqp")
 #: Marks what may be in its queue already: its publish before had no answer, or what it follows from came again.
@@ -175,19 +174,13 @@ class Publisher:
             await self._alarm.over.wait()
 
     async def _setup(self, connection: AbstractConnection) -> None:
-        confirming = connection.channel(publisher_confirms=True, on_return_raises=True)
-        plain = connection.channel(publisher_confirms=False)
-        for channel in (confirming, plain):
-            await channel.initialize()
-            self._link.watch(channel)
-        # strong references: a channel that is collected closes
-        self._channels = (confirming, plain)
-        self._channel = cast(Channel, await confirming.get_underlay_channel())
-        self._plain = cast(Channel, await plain.get_underlay_channel())
-        self._alarm.follow(self._channel.connection)
+        confirming = await self._link.channel(connection, publisher_confirms=True, on_return_raises=True)
+        self._plain = await self._link.channel(connection, publisher_confirms=False)
+        self._channel = confirming
+        self._alarm.follow(confirming.connection)
         if self._on_reply is not None:
             # direct reply-to: the replies to what is published on this channel
-            await self._channel.basic_consume(REPLY_TO, self._reply, no_ack=True)
+            await confirming.basic_consume(REPLY_TO, self._reply, no_ack=True)
 
     async def _reply(self, message: DeliveredMessage) -> None:
         if self._on_reply is not None:
@@ -299,14 +292,4 @@ class Publisher:
         if channel is None or not self._link.ready:
             return
         properties = Basic.Properties(content_type="application/json", correlation_id=message.correlation_id)
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=properties,
-                    wait=False,
-                )
-        except (aiormq.exceptions.AMQPError, OSError, RuntimeError) as error:
-            _logger.info("reply not sent", error=type(error).__name__)
+        await publish_once(channel, message.body, message.exchange, message.routing_key, properties)

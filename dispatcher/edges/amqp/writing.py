@@ -6,6 +6,12 @@ import asyncio
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from aiormq.exceptions import AMQPError
+from pamqp.commands import Basic
+
+from dispatcher.edges import log
+
+_logger = log.get("amqp")
 
 #: Longest wait for room in the writer's queue, in seconds. It holds few frames, but they leave it at once.
 WRITE_TIMEOUT = 10.0
@@ -36,3 +42,18 @@ async def _wait_for_room(channel: Channel, frame: ChannelFrame) -> None:
     finally:
         put.cancel()
         closing.cancel()
+
+
+async def publish_once(
+    channel: Channel, body: bytes, exchange: str, routing_key: str, properties: Basic.Properties
+) -> bool:
+    """Publish without a confirm; whether it was handed to the connection. Nobody knows whether it arrives."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await channel.basic_publish(
+                body, exchange=exchange, routing_key=routing_key, properties=properties, wait=False
+            )
+    except (AMQPError, OSError, RuntimeError) as error:
+        _logger.info("not sent", error=type(error).__name__)
+        return False
+    return True
