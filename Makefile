@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos delays away soak check fuzz bench lock clean
+.PHONY: help install demo up test chaos delays away mixed soak check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -33,6 +33,9 @@ delays: install ## put off 6,000 jobs, kill the broker twice while they wait; no
 
 away: install ## take MongoDB away for 4 minutes, then RabbitMQ nine times, under load; ask /readyz all the time
 	@$(BIN)/python -m tests.faults.away $(ARGS)
+
+mixed: install ## 500 short jobs a second beside some of 300 s, a worker killed; the short ones keep their rate
+	@$(BIN)/python -m tests.faults.mixed $(ARGS)
 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -70,9 +70,9 @@ def make_plan(
     return plan
 
 
-def plain_job(job_id: str, priority: str = "normal", **fields: Any) -> Job:
-    """A job of one millisecond."""
-    return Job(job_id, "chaos.plain", {"ms": 1}, priority, "succeeded", (Step(1, 0, "succeeded"),), fields)
+def plain_job(job_id: str, priority: str = "normal", *, ms: int = 1, **fields: Any) -> Job:
+    """A job of so many milliseconds."""
+    return Job(job_id, "chaos.plain", {"ms": ms}, priority, "succeeded", (Step(1, 0, "succeeded"),), fields)
 
 
 def make_delays(count: int, seed: int, longest: float) -> list[Job]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatcher.edges.amqp import outbox as module
-from dispatcher.edges.amqp.outbox import MAX_BATCHES, MAX_BYTES, MAX_ENTRIES, Outbox
+from dispatcher.edges.amqp.outbox import MAX_BATCHES, MAX_BYTES, MAX_ENTRIES, MAX_PACED_BATCHES, PACE, Outbox
 from dispatcher.edges.amqp.publisher import Outgoing
 from schemas import Event, EventBatch, Started
 from schemas.events import about
@@ -185,8 +185,11 @@ async def test_an_empty_entry_settles_without_a_publish(broker: Broker, outbox: 
     assert (settled, broker.calls, broker.flushed) == (["a"], [], 1)
 
 
-async def test_few_batches_are_under_way_and_none_is_endless(broker: Broker, outbox: Outbox) -> None:
+async def test_few_batches_are_under_way_and_none_is_endless(
+    broker: Broker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While nothing is confirmed, at most so many batches of so many entries are sent; then the rest follows."""
+    monkeypatch.setattr(module, "PACE", 60)
     broker.confirmed.clear()
     settled: list[int] = []
     total = MAX_BATCHES * MAX_ENTRIES + 300
@@ -306,8 +309,11 @@ async def test_what_became_void_is_not_published(outbox: Outbox, broker: Broker)
     assert (broker.routed(), settled) == ([["first"], ["b"]], ["first", "b"])
 
 
-async def test_while_hardly_anything_is_under_way_nothing_waits(outbox: Outbox, broker: Broker) -> None:
+async def test_while_hardly_anything_is_under_way_nothing_waits(
+    outbox: Outbox, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under light load each entry goes at once; a fuller batch makes the next ones wait for it, together."""
+    monkeypatch.setattr(module, "PACE", 60)
     broker.confirmed.clear()
     for count, key in enumerate("abcd", start=1):
         outbox.add([message(key)], [])
@@ -319,3 +325,18 @@ async def test_while_hardly_anything_is_under_way_nothing_waits(outbox: Outbox, 
     broker.confirmed.set()
     await outbox.drain()
     assert broker.routed()[4:] == [["e", "f"]]
+
+
+async def test_what_waits_goes_after_a_moment_whatever_is_under_way(outbox: Outbox, broker: Broker) -> None:
+    """While no confirm comes, what happened is told all the same: together, and in so many batches at most."""
+    broker.confirmed.clear()
+    for number in range(MAX_PACED_BATCHES):
+        for part in "abcd":
+            outbox.add([message(f"{number}{part}")], [])
+        await eventually(lambda n=number: len(broker.calls) == n + 1, "they are sent", every=0.001)  # type: ignore[misc]
+    outbox.add([message("more")], [])
+    await asyncio.sleep(5 * PACE)
+    assert broker.routed() == [[f"{number}{part}" for part in "abcd"] for number in range(MAX_PACED_BATCHES)]
+    broker.confirmed.set()
+    await outbox.drain()
+    assert broker.routed()[-1] == ["more"]

@@ -27,6 +27,10 @@ MAX_URGENT_BATCHES = 4
 #: While fewer entries than this are under way, the next need not wait: under light load what has happened is told at
 #: once, and a process that dies has little untold. Under load a batch holds more than this, and the rule above counts.
 FEW = 4
+#: Seconds after the beginning of a batch from which on the next need not wait for its end, unless so many, or
+#: `MAX_BYTES`, are under way: while a disk makes the broker's confirms wait, a process that dies has little untold.
+PACE = 0.01
+MAX_PACED_BATCHES = 32
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 500
 #: Most bytes in one batch (or one entry): a batch is written in one piece, which is a copy of all of it, or two.
@@ -84,6 +88,9 @@ class Outbox:
         self._wake = asyncio.Event()
         self._under_way = 0
         self._entries_under_way = 0
+        self._bytes_under_way = 0
+        #: Runs from the beginning of the last batch until the next need not wait.
+        self._pace: asyncio.TimerHandle | None = None
         self._batches: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         #: Messages that no queue took and that are being tried again.
@@ -132,6 +139,8 @@ class Outbox:
 
     async def close(self) -> None:
         """Stop; what is not settled is given up, and its messages come back from the broker."""
+        if self._pace is not None:
+            self._pace.cancel()
         tasks = [*self._batches, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
@@ -142,33 +151,47 @@ class Outbox:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting and self._may_send():
-                count = self._next_count()
+                count, size = self._next_batch()
                 entries, self._waiting = self._waiting[:count], self._waiting[count:]
                 self._under_way += 1
-                self._entries_under_way += len(entries)
+                self._entries_under_way += count
+                self._bytes_under_way += size
+                self._begin_pace()
                 task = asyncio.create_task(self._flush(entries))
                 self._batches.add(task)
-                task.add_done_callback(partial(self._finished, len(entries)))
+                task.add_done_callback(partial(self._finished, count, size))
 
-    def _next_count(self) -> int:
-        """How many of the waiting entries make the next batch."""
-        size = 0
-        for count, entry in enumerate(self._waiting[:MAX_ENTRIES]):
-            size += entry.size
-            if size > MAX_BYTES:
-                return max(count, 1)
-        return MAX_ENTRIES
+    def _begin_pace(self) -> None:
+        if self._pace is not None:
+            self._pace.cancel()
+        self._pace = asyncio.get_running_loop().call_later(PACE, self._end_pace)
+
+    def _end_pace(self) -> None:
+        self._pace = None
+        self._wake.set()
+
+    def _next_batch(self) -> tuple[int, int]:
+        """How many of the waiting entries make the next batch, and their bytes."""
+        count = size = 0
+        for entry in self._waiting[:MAX_ENTRIES]:
+            if count and size + entry.size > MAX_BYTES:
+                break
+            count, size = count + 1, size + entry.size
+        return count, size
 
     def _may_send(self) -> bool:
         if self._under_way < MAX_BATCHES:
             return True
+        if self._pace is None:
+            return self._under_way < MAX_PACED_BATCHES and self._bytes_under_way < MAX_BYTES
         pressing = self._entries_under_way < FEW or any(entry.urgent for entry in self._waiting)
         return pressing and self._under_way < MAX_URGENT_BATCHES
 
-    def _finished(self, count: int, task: asyncio.Task[None]) -> None:
+    def _finished(self, count: int, size: int, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
         self._under_way -= 1
         self._entries_under_way -= count
+        self._bytes_under_way -= size
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
