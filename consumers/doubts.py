@@ -3,8 +3,8 @@
 The broker gives a message to another worker as soon as the connection of the one that had it is lost. That one may
 live: its handlers run on, and what they bring about is published as soon as it is connected again, which may be
 seconds after the other got the message. So a step that comes again is not started at once. When those who live have
-had time to come back, and the recorder to write, the other workers are asked, and then history. A step that nobody
-has, and of which history does not say that its run went on, is run.
+had time to come back, the other workers are asked; then the recorder, whether history has what was published so far;
+and then history. A step that nobody has, and of which history does not say that its run went on, is run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from schemas.peers import MAX_ASKED
 
 _logger = log.get("worker")
 
-#: Time that the recorder gets to write what a worker published before it died, in seconds.
-RECORDED = 1.0
+#: Time that the broker gets to take what a worker wrote before it died, in seconds.
+READ = 1.0
 #: Time after a reconnect that other workers get to come back too (`link.MAX_PAUSE`, and their set-up), in seconds.
 RECONNECTED = 4.0
 #: Time after a reconnect for which dead letters may come twice: a broker that was killed publishes those again whose
@@ -36,6 +36,8 @@ PATIENCE = 10.0
 #: Time for answers, and between two questions about a step that somebody has, in seconds.
 ANSWERS = 0.3
 AGAIN = 1.0
+#: Longest wait for a recorder that does not answer, in seconds: it starts, catches up, or waits for MongoDB.
+UNRECORDED = 10.0
 #: Seconds between two looks at which steps may be asked about.
 TICK = 0.1
 
@@ -56,7 +58,7 @@ def doubt(delivery: Delivery, only: bool) -> float | None:
         only: whether it is known to be the only one of its run.
     """
     if delivery.again:
-        return max(RECORDED, RECONNECTED - delivery.since_reconnect)
+        return max(READ, RECONNECTED - delivery.since_reconnect)
     if not only and delivery.since_reconnect < REPEATED:
         return 0.0
     return None
@@ -106,6 +108,7 @@ class Doubts:
         lost: whether a step is not this worker's any more; the broker has queued it again.
         forget: called with a step that is lost.
         settled: called with a step that another worker settled.
+        recorded: waits until history has what was published so far, or until that takes too long.
         clear: called with a step that nobody else has; it asks history.
     """
 
@@ -115,21 +118,26 @@ class Doubts:
         lost: Callable[[Step], bool],
         forget: Callable[[Step], None],
         settled: Callable[[Step], None],
+        recorded: Callable[[], Awaitable[None]],
         clear: Callable[[Step], Awaitable[None]],
     ) -> None:
         self._peers = peers
         self._lost = lost
         self._forget = forget
         self._settled = settled
+        self._recorded = recorded
         self._clear = clear
         #: When to ask about each, and when it came, in seconds of the monotonic clock.
         self._steps: dict[Step, tuple[float, float]] = {}
+        #: Steps that nobody else has, until history is known to have what was published of them.
+        self._unrecorded: set[Step] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
         self._clearing: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._steps) + len(self._clearing)
+        return len(self._steps) + len(self._unrecorded) + len(self._clearing)
 
     def __contains__(self, step: Step) -> bool:
         return step in self._steps
@@ -140,13 +148,15 @@ class Doubts:
 
     async def stop(self) -> list[Step]:
         """Ask no more; returns the steps that are left."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._waiting, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._clearing:
             await asyncio.wait(self._clearing)
-        left = list(self._steps)
+        left = [*self._steps, *self._unrecorded]
         self._steps.clear()
+        self._unrecorded.clear()
         return left
 
     def add(self, step: Step, wait: float) -> None:
@@ -181,7 +191,7 @@ class Doubts:
 
     async def _ask(self, steps: Sequence[Step]) -> None:
         question = Question(steps=tuple(step.key for step in steps)).model_dump_json().encode()
-        answers = await self._peers.ask(question, ANSWERS)
+        answers, free = await self._peers.ask(question, ANSWERS), []
         for step, known in zip(steps, conclude(self._peers.id, len(steps), answers), strict=True):
             if known is Known.HELD:
                 self._steps[step] = (time.monotonic() + AGAIN, self._steps[step][1])
@@ -189,7 +199,24 @@ class Doubts:
             del self._steps[step]
             if known is Known.SETTLED:
                 self._settled(step)
-            elif self._lost(step):
+            else:
+                free.append(step)
+        if free:
+            self._unrecorded.update(free)
+            task = asyncio.create_task(self._clear_all(free))
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+
+    async def _clear_all(self, steps: Sequence[Step]) -> None:
+        """Hand these over as soon as history can tell of them."""
+        if any(delivery.again for step in steps for delivery in step.deliveries):
+            try:
+                await self._recorded()
+            except Exception:
+                _logger.exception("the recorder cannot be asked")
+        for step in steps:
+            self._unrecorded.discard(step)
+            if self._lost(step):
                 self._forget(step)
             else:
                 task = asyncio.ensure_future(self._clear(step))

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from consumers.attempts import Attempts
-from consumers.doubts import Doubts, Known, answer_to, doubt
+from consumers.doubts import AGAIN, UNRECORDED, Doubts, Known, answer_to, doubt
 from consumers.history import History
 from consumers.lineage import Settled
 from consumers.read_ahead import HELD, ReadAhead
@@ -48,6 +48,7 @@ from dispatcher.edges.amqp import (
     declare_again,
 )
 from schemas import PRIORITIES, WorkMessage
+from schemas.events import MARK
 
 _logger = log.get("worker")
 
@@ -82,7 +83,7 @@ class Worker:
         self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
         self._attempts = Attempts(settings, registry, target, self.id, self._outbox, self._settle)
         self._peers = Peers(url, "worker", self._names.peers, self._answer, heartbeat=amqp.heartbeat)
-        self._doubts = Doubts(self._peers, self._lost, self._forget, self._drop, self._clear)
+        self._doubts = Doubts(self._peers, self._lost, self._forget, self._drop, self._recorded, self._clear)
         self._read_ahead = ReadAhead(self._consumer, self._overdue, self._give_up)
         self._ready: ReadyJobs[Step] = ReadyJobs()
         self._steps: dict[StepKey, Step] = {}
@@ -199,6 +200,11 @@ class Worker:
             self._set_apart(step)
         else:
             self._keep_or_start(step)
+
+    async def _recorded(self) -> None:
+        """Wait until history has what was published so far, or until the recorder has taken too long."""
+        if not await self._peers.ask_consumer(self._names.history, MARK, UNRECORDED, AGAIN):
+            _logger.warning("the recorder does not answer; history may lack what a dead worker did")
 
     async def _clear(self, step: Step) -> None:
         """No other worker has this step; what history says of it counts."""

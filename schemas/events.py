@@ -120,6 +120,10 @@ class EventBatch(Model):
         return cls.model_validate_json(body)
 
 
+#: A batch of no events, to which the recorder answers, where it has a ``reply_to``, once history has all before it.
+MARK = EventBatch(events=()).model_dump_json().encode()
+
+
 def encode_event(event: Event) -> bytes:
     """One event as JSON, with fields at their default left out, but for its kind."""
     body = event.model_dump_json(exclude_defaults=True).encode()

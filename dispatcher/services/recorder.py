@@ -73,6 +73,7 @@ class Recorder:
         self._consumer = self._new_consumer()
         self._gathering: Gathering[_Message] = Gathering()
         self._poison: list[tuple[Delivery, str]] = []
+        self._marks: list[Delivery] = []
         self._arrived = asyncio.Event()
         self._stopping = False
         self._idle = asyncio.Event()
@@ -134,7 +135,7 @@ class Recorder:
         for event in events:
             self._gathering.add(message, event, now)
         if not events:
-            self._consumer.done(delivery)
+            self._marks.append(delivery)
 
     async def _run(self) -> None:
         while True:
@@ -152,6 +153,7 @@ class Recorder:
                 await self._consumer.close()
             self._gathering.clear()
             self._poison.clear()
+            self._marks.clear()
             self._idle.set()
             self._consumer = self._new_consumer()
 
@@ -171,16 +173,25 @@ class Recorder:
             await asyncio.sleep(window if busy else window / 5)
             self._arrived.clear()
             await self._park_poison()
-            hold = self._settings.recorder.hold if busy and not self._stopping else 0.0
+            marks, self._marks = self._marks, []
+            hold = self._settings.recorder.hold if busy and not self._stopping and not marks else 0.0
             jobs = self._gathering.take(time.monotonic(), hold)
             busy = sum(len(job.events) for job in jobs) >= BUSY_EVENTS
             for portion in portions(jobs, self._settings.recorder.max_events):
                 await self._write_or_isolate(portion)
+            await self._answer(marks)
             await self._consumer.flush()
-            if len(self._gathering):
+            if len(self._gathering) or self._marks:
                 self._arrived.set()
             else:
                 self._idle.set()
+
+    async def _answer(self, marks: Sequence[Delivery]) -> None:
+        """What was published before these marks is written; workers wait to hear it."""
+        for mark in marks:
+            if mark.reply_to and mark.reply_to.startswith(self._names.peers):
+                await self._publisher.send(Outgoing("", mark.reply_to, b"", correlation_id=mark.correlation_id))
+            self._consumer.done(mark)
 
     async def _write_or_isolate(self, jobs: Jobs) -> None:
         """Write jobs; if our own code fails on them, one by one, and what still fails is parked."""

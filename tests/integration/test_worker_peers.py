@@ -15,9 +15,11 @@ from consumers import Context, Registry
 from consumers.worker import Worker
 from dispatcher.core.topology import work_key
 from dispatcher.edges import clock
+from dispatcher.services.recorder import Recorder
 from schemas import PRIORITIES, WorkMessage
+from schemas.events import MARK
 from tests.conftest import run_services
-from tests.support import Installation, eventually
+from tests.support import Installation, eventually, finished_job
 
 pytestmark = pytest.mark.integration
 
@@ -125,10 +127,26 @@ async def test_what_a_dead_worker_ran_is_run_by_the_one_that_gets_it_next(place:
         await eventually(lambda: first.ran["orphan"], "it runs")
         await first.worker._peers.close()  # what the others see of a death
         await first.worker._consumer.close()
-        async with run_services(second.worker):
+        async with run_services(second.worker, Recorder(place.settings)):
             await eventually(lambda: second.ran["orphan"], "the second runs it")
             await held(second.worker, 0)
         first.go_on.set()
+
+
+async def test_what_a_dead_worker_told_counts_before_it_is_written(place: Installation) -> None:
+    """While its events wait for a recorder, the step that came again waits too; then it is dropped."""
+    site = Site(place)
+    site.go_on.set()
+    place.publish(place.names.history, finished_job("told", "p.waits"), exchange="")
+    async with run_services(site.worker):
+        publish(place, "told", "p.waits", **{"x-again": True})
+        await eventually(lambda: site.worker._doubts._unrecorded, "nobody else has it")
+        assert not await site.worker._peers.ask_consumer(place.names.history, MARK, 2.0, 2.0), "nobody records"
+        assert site.worker._doubts._unrecorded
+        async with run_services(Recorder(place.settings)):
+            await held(site.worker, 0)
+    assert not site.ran
+    assert place.depth(place.names.work_queue("default", "normal")) == 0
 
 
 async def test_a_step_that_may_have_been_published_twice_is_run_once(place: Installation) -> None:

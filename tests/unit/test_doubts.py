@@ -80,7 +80,15 @@ class Seen:
     lost: bool = False
     forgotten: list[Step] = field(default_factory=list)
     settled: list[Step] = field(default_factory=list)
+    #: Whether history has everything, and how often that was asked.
+    recorded: asyncio.Event = field(default_factory=asyncio.Event)
+    waited: int = 0
     cleared: list[Step] = field(default_factory=list)
+
+    async def until_recorded(self) -> None:
+        """As the worker's."""
+        self.waited += 1
+        await self.recorded.wait()
 
     async def clear(self, step: Step) -> None:
         """As the worker's."""
@@ -97,7 +105,9 @@ async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
     monkeypatch.setattr(module, "TICK", 0.005)
     others, seen = Others(), Seen()
     peers: Any = others
-    doubts = Doubts(peers, lambda _: seen.lost, seen.forgotten.append, seen.settled.append, seen.clear)
+    seen.recorded.set()
+    lost = (seen.forgotten.append, seen.settled.append)
+    doubts = Doubts(peers, lambda _: seen.lost, *lost, seen.until_recorded, seen.clear)
     doubts.start()
     yield doubts, others, seen
     await doubts.stop()
@@ -125,8 +135,8 @@ async def test_a_step_that_nobody_has_is_cleared_after_a_while(made: Made) -> No
         (False, False, float("inf"), None),
         (False, False, module.REPEATED + 1, None),
         (False, False, module.REPEATED - 1, 0.0),
-        (True, False, float("inf"), module.RECORDED),
-        (True, False, module.RECONNECTED, module.RECORDED),
+        (True, False, float("inf"), module.READ),
+        (True, False, module.RECONNECTED, module.READ),
         (True, False, 0.5, module.RECONNECTED - 0.5),
     ],
 )
@@ -178,6 +188,52 @@ async def test_what_the_broker_took_away_is_forgotten(made: Made) -> None:
     assert (seen.cleared, len(doubts)) == ([], 0)
 
 
+def came_again(again: bool = True) -> Step:
+    """A step that was delivered before, or published twice."""
+    delivery: Any = SimpleNamespace(again=again)
+    return Step(make_work(), only=False, deliveries=[delivery])
+
+
+async def test_history_counts_once_it_has_what_was_published(made: Made) -> None:
+    """The events of a worker that died may wait for the recorder; what never was with another worker need not."""
+    doubts, _, seen = made
+    seen.recorded.clear()
+    step, fresh = came_again(), came_again(again=False)
+    doubts.add(step, 0.0)
+    await soon(lambda: seen.waited)
+    doubts.add(fresh, 0.0)
+    await soon(lambda: seen.cleared == [fresh])
+    assert (len(doubts), seen.waited) == (1, 1)
+    seen.recorded.set()
+    await soon(lambda: seen.cleared == [fresh, step])
+    assert len(doubts) == 0
+
+
+async def test_what_the_broker_took_away_before_history_had_all_is_forgotten(made: Made) -> None:
+    """It comes again, here or elsewhere."""
+    doubts, _, seen = made
+    seen.recorded.clear()
+    step = came_again()
+    doubts.add(step, 0.0)
+    await soon(lambda: seen.waited)
+    seen.lost = True
+    seen.recorded.set()
+    await soon(lambda: seen.forgotten == [step])
+    assert (seen.cleared, len(doubts)) == ([], 0)
+
+
+async def test_a_worker_that_stops_does_not_wait_for_the_recorder(made: Made) -> None:
+    """It gives back what it has in doubt."""
+    doubts, _, seen = made
+    seen.recorded.clear()
+    waiting, asked = came_again(), came_again()
+    doubts.add(waiting, 0.0)
+    await soon(lambda: seen.waited)
+    doubts.add(asked, 60.0)
+    assert set(await doubts.stop()) == {waiting, asked}
+    assert (seen.cleared, len(doubts)) == ([], 0)
+
+
 async def test_two_workers_with_copies_of_one_step_run_it_once() -> None:
     """Each asks while the other is in doubt too: the lower name goes first, the other finds it held."""
     names = ("a", "b")
@@ -203,7 +259,11 @@ async def test_two_workers_with_copies_of_one_step_run_it_once() -> None:
             cleared.append(name)
 
         peer: Any = Peer(name)
-        return Doubts(peer, lambda _: False, print, print, clear)
+
+        async def recorded() -> None:
+            """History has everything."""
+
+        return Doubts(peer, lambda _: False, print, print, recorded, clear)
 
     for name in names:
         pair[name] = doubts_of(name)

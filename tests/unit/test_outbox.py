@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatcher.edges.amqp import outbox as module
-from dispatcher.edges.amqp.outbox import MAX_BATCHES, MAX_BYTES, MAX_ENTRIES, MAX_PACED_BATCHES, PACE, Outbox
+from dispatcher.edges.amqp.outbox import FEW, MAX_BATCHES, MAX_BYTES, MAX_ENTRIES, MAX_PACED_BATCHES, PACE, Outbox
 from dispatcher.edges.amqp.publisher import Outgoing
 from schemas import Event, EventBatch, Started
 from schemas.events import about
@@ -30,6 +30,8 @@ class Broker:
     declared: int = 0
     flushed: int = 0
     broken: bool = False
+    #: Whether it is connected.
+    ready: bool = True
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[int]:
         """As the real one: returns the indexes of what no queue took."""
@@ -340,3 +342,22 @@ async def test_what_waits_goes_after_a_moment_whatever_is_under_way(outbox: Outb
     broker.confirmed.set()
     await outbox.drain()
     assert broker.routed()[-1] == ["more"]
+
+
+async def test_while_the_broker_is_away_what_waits_stays_where_it_can_be_withdrawn(
+    outbox: Outbox, broker: Broker
+) -> None:
+    """It could not be written; only what is under way already is."""
+    broker.confirmed.clear()
+    outbox.add([message("first")] * FEW, [])
+    await eventually(lambda: broker.calls, "a batch is under way", every=0.001)
+    broker.ready = False
+    for _ in range(FEW):
+        outbox.add([message("more")], [])
+    await asyncio.sleep(5 * PACE)
+    kept = outbox.add([message("kept")], [])
+    await asyncio.sleep(5 * PACE)
+    assert not kept.taken
+    broker.confirmed.set()
+    await outbox.drain()
+    assert kept.taken

@@ -182,7 +182,7 @@ class Outbox:
     def _may_send(self) -> bool:
         if self._under_way < MAX_BATCHES:
             return True
-        if self._pace is None:
+        if self._pace is None and self._publisher.ready:
             return self._under_way < MAX_PACED_BATCHES and self._bytes_under_way < MAX_BYTES
         pressing = self._entries_under_way < FEW or any(entry.urgent for entry in self._waiting)
         return pressing and self._under_way < MAX_URGENT_BATCHES

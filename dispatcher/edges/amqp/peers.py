@@ -1,9 +1,14 @@
-"""Questions to every other process of a kind, and their answers; nothing is kept, and nobody has to be there."""
+"""Questions to every other process of a kind, or to a queue's consumer, and their answers.
+
+Nothing is kept, and nobody has to be there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import time
 import uuid
 from collections.abc import Callable
 
@@ -42,7 +47,7 @@ class Peers:
         self._channel: Channel | None = None
         self._link = Link(url, f"{name} peers", self._setup, heartbeat)
         self._numbers = itertools.count(1)
-        self._asked: dict[str, list[bytes]] = {}
+        self._asked: dict[str, Callable[[bytes], None]] = {}
         self._queue = ""
         #: Names this process among its peers.
         self.id = f"{exchange}.{uuid.uuid4().hex}"
@@ -70,8 +75,8 @@ class Peers:
 
     async def ask(self, question: bytes, wait: float) -> list[bytes]:
         """Ask all others; returns the answers that came within ``wait`` seconds."""
-        number = str(next(self._numbers))
-        answers = self._asked[number] = []
+        number, answers = str(next(self._numbers)), list[bytes]()
+        self._asked[number] = answers.append
         try:
             if await self._send(question, self._exchange, "", number, self._queue):
                 await asyncio.sleep(wait)
@@ -79,12 +84,26 @@ class Peers:
             del self._asked[number]
         return answers
 
+    async def ask_consumer(self, queue: str, question: bytes, wait: float, every: float) -> bool:
+        """Ask whoever consumes a queue, again and again; returns whether an answer came within ``wait`` seconds."""
+        number, answered = str(next(self._numbers)), asyncio.Event()
+        self._asked[number] = lambda _: answered.set()
+        deadline = time.monotonic() + wait
+        try:
+            while not answered.is_set() and (left := deadline - time.monotonic()) > 0:
+                await self._send(question, "", queue, number, self._queue)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(answered.wait(), min(every, left))
+        finally:
+            del self._asked[number]
+        return answered.is_set()
+
     async def _heard(self, message: DeliveredMessage) -> None:
         properties = message.header.properties
         asker, number = properties.reply_to, properties.correlation_id or ""
         if asker is None:
             if number in self._asked:
-                self._asked[number].append(bytes(message.body))
+                self._asked[number](bytes(message.body))
         elif asker != self._queue and asker.startswith(self._exchange):
             answer = self._answer(bytes(message.body))
             if answer is not None:
