@@ -63,6 +63,10 @@ class History:
         run, seq, state = found
         return is_past(work.run, work.seq, run, seq, JobState(state))
 
+    def answered(self) -> None:
+        """MongoDB has just answered somebody: after an absence it is asked again at once."""
+        self._away_until = 0.0
+
     def _ask(self, job: str) -> asyncio.Future[tuple[int, int, str] | None]:
         """Ask together with everybody who asks while a question is under way."""
         answer = self._asked.get(job)

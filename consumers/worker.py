@@ -203,7 +203,9 @@ class Worker:
 
     async def _recorded(self) -> None:
         """Wait until history has what was published so far, or until the recorder has taken too long."""
-        if not await self._peers.ask_consumer(self._names.history, MARK, UNRECORDED, AGAIN):
+        if await self._peers.ask_consumer(self._names.history, MARK, UNRECORDED, AGAIN):
+            self._history.answered()
+        else:
             _logger.warning("the recorder does not answer; history may lack what a dead worker did")
 
     async def _clear(self, step: Step) -> None:

@@ -143,6 +143,7 @@ async def test_what_a_dead_worker_told_counts_before_it_is_written(place: Instal
         await eventually(lambda: site.worker._doubts._unrecorded, "nobody else has it")
         assert not await site.worker._peers.ask_consumer(place.names.history, MARK, 2.0, 2.0), "nobody records"
         assert site.worker._doubts._unrecorded
+        site.worker._history._away_until = float("inf")  # as after an absence of MongoDB
         async with run_services(Recorder(place.settings)):
             await held(site.worker, 0)
     assert not site.ran

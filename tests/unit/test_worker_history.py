@@ -50,3 +50,23 @@ async def test_a_job_that_history_does_not_know_is_run() -> None:
         assert not await history.is_past(make_work())
     finally:
         await history.close()
+
+
+async def test_after_an_absence_history_is_asked_again_as_soon_as_anybody_had_an_answer() -> None:
+    """Until then steps run without it, and do not wait for it each time."""
+    history, away = History(load_settings()), True
+
+    async def places(jobs: list[str]) -> dict[str, tuple[int, int, str]]:
+        if away:
+            raise ConnectionError("away")
+        return dict.fromkeys(jobs, (1, 1, str(JobState.SUCCEEDED)))
+
+    history._jobs.places = places  # type: ignore[method-assign]
+    try:
+        assert not await history.is_past(make_work())
+        away = False
+        assert not await history.is_past(make_work()), "it is not asked for some seconds"
+        history.answered()
+        assert await history.is_past(make_work())
+    finally:
+        await history.close()
