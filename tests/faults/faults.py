@@ -27,6 +27,9 @@ HEARTBEAT = 5
 DELAY = 0.2
 #: RabbitMQ 3.10 can lose a quorum queue that was declared milliseconds before it is killed: seconds to wait.
 DECLARED = 3.0
+#: And when a quorum queue is deleted while it starts, its supervisor of dead-letter workers may end for good: until the
+#: next restart no queue with a dead-letter exchange can be declared. Seconds to wait after a start.
+STARTED = 5.0
 #: Longest time that a job besides the plan may take, in seconds.
 JOB_TIMEOUT = 120.0
 #: Level of the delay ladder (16 s) that no job of a plan passes, so that its queue is empty when it is deleted.
@@ -183,6 +186,7 @@ async def _delete_queue(scene: Scene, target: str) -> AsyncIterator[None]:
 
     It lasts until that job has ended: the queue must be empty when it is deleted the next time.
     """
+    await asyncio.sleep(STARTED)
     await asyncio.to_thread(_delete, scene, scene.installation.names.delay(UNUSED_LEVEL))
     yield
     await _publish_and_wait(scene, delayed_job(scene.fresh_id("deleted"), 2**UNUSED_LEVEL / 8))
@@ -191,6 +195,7 @@ async def _delete_queue(scene: Scene, target: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _cancel_consumer(scene: Scene, target: str) -> AsyncIterator[None]:
     """Delete an empty queue that every worker consumes: the broker cancels them; an operator declares it anew."""
+    await asyncio.sleep(STARTED)
     await asyncio.to_thread(_delete, scene, scene.installation.names.work_queue("bulk", "background"))
     yield
     await asyncio.to_thread(scene.installation.apply)
@@ -242,8 +247,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("memory alarm", "alarms", ("broker",), _memory_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
     Fault("disk alarm", "alarms", ("broker",), _disk_alarm, (1.0, 8.0), excuses=False, recovers=4.0),
     Fault("freeze worker", "freeze", WORKERS, _freeze, (3 * HEARTBEAT, 4 * HEARTBEAT), excuses=True),
-    Fault("delete queue", "queues", ("broker",), _delete_queue, (0.0, 2.0), excuses=False, recovers=20.0),
-    Fault("cancel consumer", "queues", ("broker",), _cancel_consumer, (0.0, 2.0), excuses=True, recovers=6.0),
+    Fault("delete queue", "queues", ("broker",), _delete_queue, (0.0, 2.0), excuses=False, recovers=25.0),
+    Fault("cancel consumer", "queues", ("broker",), _cancel_consumer, (0.0, 2.0), excuses=True, recovers=11.0),
 )
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
 

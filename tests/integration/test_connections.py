@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
+from dispatcher.edges.amqp.publisher import AGAIN_HEADER
 from tests.support import Installation, eventually
 
 pytestmark = pytest.mark.integration
@@ -95,3 +96,28 @@ async def test_every_queue_is_consumed_before_anything_is_handed_on(installed: I
         await consumer.close()
         installed.drain(first)
     assert consumed == [1] * MESSAGES
+
+
+async def test_what_the_broker_refuses_is_published_again_and_again(
+    installed: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More and more rarely, with a log that says so, and names a queue; it is not lost."""
+    queue = f"{installed.names.prefix}full"
+    publisher = Publisher(installed.amqp_url, "test")
+    await publisher.start()
+    with installed.channel() as channel:
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare(queue, exclusive=True, arguments=full)
+        try:
+            assert await publisher.publish([Outgoing("", queue, b"first")]) == []
+            publishing = asyncio.create_task(publisher.publish([Outgoing("", queue, b"second")]))
+            await eventually(lambda: publisher.unknown >= 4, "it was tried four times")
+            assert not publishing.done()
+            assert "the broker refused" in caplog.text
+            assert queue in caplog.text
+            channel.queue_purge(queue)
+            assert await asyncio.wait_for(publishing, 30) == []
+            _, properties, body = channel.basic_get(queue)
+            assert (body, properties.headers) == (b"second", {AGAIN_HEADER: True})
+        finally:
+            await publisher.close()

@@ -27,6 +27,8 @@ _logger = log.get("amqp")
 AGAIN_HEADER = "x-again"
 #: The broker's pseudo-queue for replies to one channel.
 REPLY_TO = "amq.rabbitmq.reply-to"
+#: Pause before what was not confirmed is published again, in seconds; it doubles each time.
+PAUSE, MAX_PAUSE = 0.05, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class _Batch:
         self._answered = 0
         self.open = set(range(size))
         self.returned: list[int] = []
+        #: Negative confirms: a queue of the broker does not work.
+        self.refused = 0
         #: Set when nothing is open any more, or when the connection was lost.
         self.done = asyncio.Event()
         if not size:
@@ -70,6 +74,8 @@ class _Batch:
             self.open.discard(index)
             if error is not None:
                 self.returned.append(index)
+        else:
+            self.refused += 1
         self._answered += 1
         if self._answered == self._size:
             self.done.set()
@@ -201,6 +207,7 @@ class Publisher:
         messages = list(messages)
         waiting = list(range(len(messages)))
         returned: list[int] = []
+        pause = PAUSE
         while waiting:
             await self.wait_ready()
             batch = await self._send([messages[i] for i in waiting])
@@ -208,10 +215,17 @@ class Publisher:
             waiting = [waiting[i] for i in sorted(batch.open)]
             if waiting:
                 self.unknown += len(waiting)
-                _logger.warning("publishing again", connection=self._link.name, messages=len(waiting))
+                _logger.warning(
+                    "publishing again",
+                    connection=self._link.name,
+                    messages=len(waiting),
+                    reason="the broker refused" if batch.refused else "no answer",
+                    first=messages[waiting[0]].routing_key,
+                )
                 for i in waiting:
                     messages[i] = marked_again(messages[i])
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE)
         return sorted(returned)
 
     async def _send(self, messages: Sequence[Outgoing]) -> _Batch:
