@@ -6,9 +6,10 @@ when none returns any.
 
 from __future__ import annotations
 
+import math
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +24,8 @@ from tests.faults.transitions import Transitions
 
 #: What explains an extra execution where no fault does: a publish of which the publisher never heard.
 UNKNOWN_PUBLISH = "unknown publish"
+#: Seconds after the start of a `chaos.slow` in a child process from which on its worker has killed that, if it lives.
+CUT_OFF = 0.5
 #: Seconds by which the system's times, whole milliseconds, may be before those of the handlers.
 MILLISECOND = 0.001
 
@@ -73,13 +76,13 @@ class Evidence:
 
     def __post_init__(self) -> None:
         """Take what ran out of time in a child process for ended: it is killed with that, and cannot write its end."""
-        dead = {death.pid for death in self.deaths}
-        self.executions = [replace(x, ended=x.started) if self._cut_off(x, dead) else x for x in self.executions]
+        died = {death.pid: death.at for death in self.deaths}
+        self.executions = [replace(x, ended=x.started) if self._cut_off(x, died) else x for x in self.executions]
 
-    def _cut_off(self, x: Execution, dead: set[int]) -> bool:
+    def _cut_off(self, x: Execution, died: Mapping[int, float]) -> bool:
         job = self.published.jobs.get(x.job)
         out_of_time = job is not None and job.type == "chaos.slow"
-        return x.ended is None and x.in_child and out_of_time and x.worker not in dead
+        return x.ended is None and x.in_child and out_of_time and died.get(x.worker, math.inf) - x.started > CUT_OFF
 
     @cached_property
     def by_id(self) -> dict[str, dict[str, Any]]:

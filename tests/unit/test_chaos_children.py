@@ -14,21 +14,22 @@ from tests.faults.plan import make_plan
 @pytest.mark.parametrize(
     ("kind", "child", "died", "ended"),
     [
-        ("slow", True, False, True),
-        ("slow", True, True, False),
-        ("slow", False, False, False),
-        ("plain", True, False, False),
+        ("slow", True, None, True),
+        ("slow", True, 0.2, False),
+        ("slow", True, 1.0, True),
+        ("slow", False, None, False),
+        ("plain", True, None, False),
     ],
 )
-def test_what_ran_out_of_time_in_a_child_has_ended(kind: str, child: bool, died: bool, ended: bool) -> None:
-    """Its process was killed, so it could not write so; where the worker died too, nobody knows."""
+def test_what_ran_out_of_time_in_a_child_has_ended(kind: str, child: bool, died: float | None, ended: bool) -> None:
+    """Its process was killed, so it could not write so; where the worker died before that, nobody knows."""
     (job,) = make_plan(1, 1, weights={kind: 1})
     line = {"id": job.id, "run": 1, "n": 1, "k": 0, "execution": "e", "what": "start", "at": 5.0, "worker": 7}
     evidence = Evidence(
         published=Published(jobs={job.id: job}, attempted={job.id: 1.0}, acknowledged={job.id}),
         executions=pair([line | {"child": child}]),
         documents=[],
-        deaths=[Death("worker-1", 7, 6.0, ours=True)] if died else [],
+        deaths=[Death("worker-1", 7, 5.0 + died, ours=True)] if died else [],
     )
     assert (interrupted(evidence) == []) is ended
-    assert (unfinished(evidence) == []) is (ended or died)
+    assert (unfinished(evidence) == []) is (ended or died is not None)
