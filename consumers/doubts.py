@@ -36,8 +36,6 @@ PATIENCE = 10.0
 #: Time for answers, and between two questions about a step that somebody has, in seconds.
 ANSWERS = 0.3
 AGAIN = 1.0
-#: Longest wait for a recorder that does not answer, in seconds: it starts, catches up, or waits for MongoDB.
-UNRECORDED = 10.0
 #: Seconds between two looks at which steps may be asked about.
 TICK = 0.1
 
@@ -191,7 +189,7 @@ class Doubts:
 
     async def _ask(self, steps: Sequence[Step]) -> None:
         question = Question(steps=tuple(step.key for step in steps)).model_dump_json().encode()
-        answers, free = await self._peers.ask(question, ANSWERS), []
+        answers, again = await self._peers.ask(question, ANSWERS), []
         for step, known in zip(steps, conclude(self._peers.id, len(steps), answers), strict=True):
             if known is Known.HELD:
                 self._steps[step] = (time.monotonic() + AGAIN, self._steps[step][1])
@@ -199,26 +197,30 @@ class Doubts:
             del self._steps[step]
             if known is Known.SETTLED:
                 self._settled(step)
+            elif any(delivery.again for delivery in step.deliveries):
+                again.append(step)
             else:
-                free.append(step)
-        if free:
-            self._unrecorded.update(free)
-            task = asyncio.create_task(self._clear_all(free))
+                self._hand_over(step)
+        if again:
+            self._unrecorded.update(again)
+            task = asyncio.create_task(self._hand_over_once_recorded(again))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
 
-    async def _clear_all(self, steps: Sequence[Step]) -> None:
-        """Hand these over as soon as history can tell of them."""
-        if any(delivery.again for step in steps for delivery in step.deliveries):
-            try:
-                await self._recorded()
-            except Exception:
-                _logger.exception("the recorder cannot be asked")
+    async def _hand_over_once_recorded(self, steps: Sequence[Step]) -> None:
+        try:
+            await self._recorded()
+        except Exception:
+            _logger.exception("the recorder cannot be asked")
+        self._unrecorded.difference_update(steps)
         for step in steps:
-            self._unrecorded.discard(step)
-            if self._lost(step):
-                self._forget(step)
-            else:
-                task = asyncio.ensure_future(self._clear(step))
-                self._clearing.add(task)
-                task.add_done_callback(self._clearing.discard)
+            self._hand_over(step)
+
+    def _hand_over(self, step: Step) -> None:
+        """Nobody else has this step, and history can tell of it."""
+        if self._lost(step):
+            self._forget(step)
+            return
+        task = asyncio.ensure_future(self._clear(step))
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)

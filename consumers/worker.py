@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from consumers.attempts import Attempts
-from consumers.doubts import AGAIN, UNRECORDED, Doubts, Known, answer_to, doubt
+from consumers.doubts import Doubts, Known, answer_to, doubt
 from consumers.history import History
 from consumers.lineage import Settled
 from consumers.read_ahead import HELD, ReadAhead
@@ -59,6 +59,9 @@ SUSPECTS_HELD = 4
 BROKER_GIVES_UP = 2
 #: Pause before a step on which the worker itself failed goes back to its queue, in seconds.
 FAULT_PAUSE = 1.0
+#: Longest wait for a recorder that does not answer (it starts, catches up, or waits for MongoDB), and pause before it
+#: is asked again, in seconds.
+UNRECORDED, ASK_AGAIN = 10.0, 1.0
 #: How long history's answer about a step that waited for its time is good, in seconds.
 ANSWER_LASTS = 0.1
 
@@ -203,7 +206,7 @@ class Worker:
 
     async def _recorded(self) -> None:
         """Wait until history has what was published so far, or until the recorder has taken too long."""
-        if await self._peers.ask_consumer(self._names.history, MARK, UNRECORDED, AGAIN):
+        if await self._peers.ask_consumer(self._names.history, MARK, UNRECORDED, ASK_AGAIN):
             self._history.answered()
         else:
             _logger.warning("the recorder does not answer; history may lack what a dead worker did")

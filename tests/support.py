@@ -19,8 +19,9 @@ from dispatcher.core import keys
 from dispatcher.core.topology import Names
 from dispatcher.edges import clock
 from dispatcher.edges.mongo import Database, KeyStore
-from schemas import Ended, JobState, Outcome, Started, WorkMessage
+from schemas import Ended, JobState, Outcome, Started
 from schemas.events import about, encode_batches
+from tests.unit.samples import make_work
 
 
 async def eventually(
@@ -42,9 +43,7 @@ async def eventually(
 def finished_job(job_id: str, job_type: str = "test.done") -> bytes:
     """What a worker publishes to history of a job that ran and succeeded."""
     now = clock.now_ms()
-    work = WorkMessage(
-        app="shop", id=job_id, type=job_type, lane="default", priority="normal", accepted_at=now, payload={}
-    )
+    work = make_work(id=job_id, type=job_type, accepted_at=now)
     common: dict[str, Any] = about(work) | {"n": 1, "execution": f"e-{job_id}", "started_at": now, "worker": "w"}
     ended = Ended(**common, finished_at=now, outcome=Outcome.SUCCEEDED, state=JobState.SUCCEEDED)
     (body,) = encode_batches([Started(**common), ended])

@@ -361,3 +361,19 @@ async def test_while_the_broker_is_away_what_waits_stays_where_it_can_be_withdra
     broker.confirmed.set()
     await outbox.drain()
     assert kept.taken
+
+
+@pytest.mark.parametrize("pace", [PACE, 60])
+async def test_while_many_bytes_are_under_way_no_batch_begins_beside_another(
+    outbox: Outbox, broker: Broker, monkeypatch: pytest.MonkeyPatch, pace: float
+) -> None:
+    """Each is copied to be written; neither few entries nor the time that passed are a reason."""
+    monkeypatch.setattr(module, "PACE", pace)
+    broker.confirmed.clear()
+    for number in range(3):
+        outbox.add([Outgoing("", f"{number}", b"x" * (MAX_BYTES // 2 + 1))], [], urgent=True)
+        await asyncio.sleep(5 * PACE)
+    assert broker.routed() == [["0"], ["1"]]
+    broker.confirmed.set()
+    await outbox.drain()
+    assert broker.routed() == [["0"], ["1"], ["2"]]

@@ -27,13 +27,14 @@ MAX_URGENT_BATCHES = 4
 #: While fewer entries than this are under way, the next need not wait: under light load what has happened is told at
 #: once, and a process that dies has little untold. Under load a batch holds more than this, and the rule above counts.
 FEW = 4
-#: Seconds after the beginning of a batch from which on the next need not wait for its end, unless so many, or
-#: `MAX_BYTES`, are under way: while a disk makes the broker's confirms wait, a process that dies has little untold.
+#: Seconds after the beginning of a batch from which on the next need not wait for its end, unless so many are under
+#: way: while a disk makes the broker's confirms wait, a process that dies has little untold.
 PACE = 0.01
 MAX_PACED_BATCHES = 32
 #: Most entries in one batch, so that the first of them need not wait for a great many.
 MAX_ENTRIES = 500
-#: Most bytes in one batch (or one entry): a batch is written in one piece, which is a copy of all of it, or two.
+#: Most bytes in one batch (or one entry): a batch is written in one piece, which is a copy of all of it, or two. While
+#: so many are under way, no batch begins beside another.
 MAX_BYTES = 8 << 20
 #: Pause before a message that no queue took is tried again, in seconds.
 UNROUTABLE_PAUSE = 1.0
@@ -174,16 +175,19 @@ class Outbox:
         """How many of the waiting entries make the next batch, and their bytes."""
         count = size = 0
         for entry in self._waiting[:MAX_ENTRIES]:
-            if count and size + entry.size > MAX_BYTES:
+            larger = size + entry.size
+            if count and larger > MAX_BYTES:
                 break
-            count, size = count + 1, size + entry.size
+            count, size = count + 1, larger
         return count, size
 
     def _may_send(self) -> bool:
         if self._under_way < MAX_BATCHES:
             return True
+        if self._bytes_under_way >= MAX_BYTES:
+            return False
         if self._pace is None and self._publisher.ready:
-            return self._under_way < MAX_PACED_BATCHES and self._bytes_under_way < MAX_BYTES
+            return self._under_way < MAX_PACED_BATCHES
         pressing = self._entries_under_way < FEW or any(entry.urgent for entry in self._waiting)
         return pressing and self._under_way < MAX_URGENT_BATCHES
 

@@ -27,7 +27,7 @@ _logger = log.get("amqp")
 AGAIN_HEADER = "x-again"
 #: The broker's pseudo-queue for replies to one channel.
 REPLY_TO = "amq.rabbitmq.reply-to"
-#: Pause before what was not confirmed is published again, in seconds; it doubles each time.
+#: Pause before what was not confirmed is published again, in seconds; it doubles as long as the broker refuses.
 PAUSE, MAX_PAUSE = 0.05, 5.0
 
 
@@ -225,7 +225,7 @@ class Publisher:
                 for i in waiting:
                     messages[i] = marked_again(messages[i])
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, MAX_PAUSE)
+                pause = min(2 * pause, MAX_PAUSE) if batch.refused else PAUSE
         return sorted(returned)
 
     async def _send(self, messages: Sequence[Outgoing]) -> _Batch:
