@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -46,6 +47,19 @@ def installed(settings: Settings) -> Iterator[Installation]:
     installation.apply()
     yield installation
     installation.remove()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets up logging for good; the next test shall see its own lines."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    ours = logging.getLogger("job_dispatcher")
+    our_level = ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 Running = Callable[..., AbstractAsyncContextManager[None]]
