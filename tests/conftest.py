@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +12,7 @@ import pytest
 from config import Settings, load_settings
 from dispatcher import composition
 from dispatcher.services.host import Service
-from tests.support import Installation
+from tests.support import Installation, undisturbed_logging
 
 SERVER_VARIABLES = ("DISPATCHER_AMQP__URL", "DISPATCHER_MONGO__URL")
 
@@ -51,15 +50,9 @@ def installed(settings: Settings) -> Iterator[Installation]:
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """A command that a test runs in this process sets up logging for good; the next test shall see its own lines."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    ours = logging.getLogger("job_dispatcher")
-    our_level = ours.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    ours.setLevel(our_level)
+    """However a test runs a command in this process, the next one sees the lines that it looks for."""
+    with undisturbed_logging():
+        yield
 
 
 Running = Callable[..., AbstractAsyncContextManager[None]]

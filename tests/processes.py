@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from dispatcher.cli.main import main
-from tests.support import Installation, eventually
+from tests.support import Installation, eventually, undisturbed_logging
 
 ROOT = Path(__file__).parent.parent
 _PROGRAM = (sys.executable, "-m", "dispatcher.cli.main")
@@ -72,15 +71,9 @@ def invoke(installation: Installation, *arguments: str, env: Mapping[str, str] |
 
     An exception that the command did not turn into a sentence is raised. Logging is left as it was.
     """
-    loggers = [logging.getLogger(), logging.getLogger("job_dispatcher")]
-    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
     blank = {name: None for name in os.environ if name.startswith("DISPATCHER_")}
-    try:
+    with undisturbed_logging():
         ended = CliRunner().invoke(main, arguments, env=blank | installation.environment() | dict(env or {}))
-    finally:
-        for logger, handlers, level in before:
-            logger.handlers[:] = handlers
-            logger.setLevel(level)
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
         raise ended.exception
     return Finished(ended.exit_code, ended.stdout, ended.stderr)

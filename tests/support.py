@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pika
@@ -17,7 +19,7 @@ from config import Settings
 from dispatcher import composition
 from dispatcher.core import keys
 from dispatcher.core.topology import Names
-from dispatcher.edges import clock
+from dispatcher.edges import clock, log
 from dispatcher.edges.mongo import Database, KeyStore
 from schemas import Ended, JobState, Outcome, Started
 from schemas.events import about, encode_batches
@@ -38,6 +40,20 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}")
         await asyncio.sleep(every)
+
+
+@contextmanager
+def undisturbed_logging() -> Iterator[None]:
+    """Whatever sets up logging for its process inside, it is afterwards as it was before."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, (log.ROOT, *log.QUIET)))}
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def finished_job(job_id: str, job_type: str = "test.done") -> bytes:

@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 
-_ROOT = "job_dispatcher"
+#: Where all our loggers hang.
+ROOT = "job_dispatcher"
 _ATTRIBUTE = "dispatcher_fields"
 
 #: Libraries that complain of every broken connection, which we report ourselves, once and in our words.
-_QUIET = ("aiormq", "aio_pika", "pymongo", "uvicorn.error")
+QUIET = ("aiormq", "aio_pika", "pymongo", "uvicorn.error")
 
 
 def configure(level: str, style: str) -> None:
@@ -34,15 +35,15 @@ def configure(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger(_ROOT).setLevel(level.upper())
-    for name in _QUIET:
+    logging.getLogger(ROOT).setLevel(level.upper())
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def get(component: str) -> Any:
     """A logger; its key-value pairs become fields."""
     return structlog.wrap_logger(
-        logging.getLogger(f"{_ROOT}.{component}"),
+        logging.getLogger(f"{ROOT}.{component}"),
         processors=[structlog.stdlib.filter_by_level, _to_record],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
@@ -74,7 +75,7 @@ class _Formatter(logging.Formatter):
         line: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "component": record.name.removeprefix(f"{_ROOT}."),
+            "component": record.name.removeprefix(f"{ROOT}."),
             **fields,
         }
         if record.exc_info:

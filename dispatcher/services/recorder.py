@@ -187,7 +187,7 @@ class Recorder:
                 self._idle.set()
 
     async def _answer(self, marks: Sequence[Delivery]) -> None:
-        """What was published before these marks is written; workers wait to hear it."""
+        """What was published before these marks is written. Workers wait to hear it; what gets lost they ask again."""
         for mark in marks:
             if mark.reply_to and mark.reply_to.startswith(self._names.peers):
                 await self._publisher.send(Outgoing("", mark.reply_to, b"", correlation_id=mark.correlation_id))

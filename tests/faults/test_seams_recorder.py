@@ -4,7 +4,8 @@ What the recorder does for a message of events, in this order (each step is a ca
 
     the minutes marked in ``stats``; new jobs inserted, known ones updated in ``jobs``;
     what MongoDB refuses, and bytes that are no events, published to ``unrecorded.v1``;
-    the message acknowledged
+    whoever put a mark behind it told that it is written;
+    the message and the mark acknowledged
 
 What the scheduler does:
 
@@ -25,11 +26,12 @@ import pytest
 
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.edges import clock
+from dispatcher.edges.amqp import Peers
 from dispatcher.edges.mongo import JobStore, StatisticsStore
 from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
 from schemas import Accepted, Ended, Event, JobState, Outcome, WorkMessage
-from schemas.events import encode_batches
+from schemas.events import MARK, encode_batches
 from tests.conftest import run_services
 from tests.faults.aftermath import Stop, installed, left, statistics_match, stopped
 from tests.support import Installation, eventually
@@ -185,6 +187,39 @@ async def test_the_recorder_dies_with_what_cannot_be_recorded(tmp_path: Path) ->
     assert {doc["id"]: doc["state"] for doc in found["documents"]} == dict.fromkeys(refused, "succeeded")
     for case in UNRECORDED:
         assert sum(case.name.encode() in body for body in found["unrecorded"]) == case.copies
+
+
+@pytest.mark.parametrize("at", ["recorded", "unflushed"])
+async def test_the_recorder_dies_before_or_after_its_answer_to_a_mark(tmp_path: Path, at: str) -> None:
+    """Whether the answer got out or not, who asks hears the truth; mark and events are taken, and written once."""
+
+    async def ask(installation: Installation) -> None:
+        history = installation.names.history
+        peers = Peers(installation.amqp_url, "test", installation.names.peers, lambda _: None)
+        await peers.start()
+        try:
+            await eventually(lambda: peers.ready, "it can ask")
+            publish_events(installation, accepted("told"), ended("told"))
+            asking = asyncio.create_task(peers.ask_consumer(history, MARK, 300, 1.0))
+            await eventually(lambda: installation.depth(history) > 1, "a mark is behind the events")
+            stop = Stop(at, history, (MARK.decode(),) if at == "unflushed" else ())
+            await stopped(installation, tmp_path, stop, "run", "recorder")
+            await eventually(lambda: installation.depth(history) > 1, "they are back")
+            assert final(installation) == 1, "what may have been said is true"
+            assert at == "unflushed" or not asking.done()
+            async with run_services(Recorder(installation.settings)):
+                assert await asyncio.wait_for(asking, 60)
+                await eventually(lambda: not installation.depth(history), "all are taken")
+            assert left(installation) == {}
+            assert [doc["rev"] for doc in installation.db.jobs.find()] == [0]
+        finally:
+            await peers.close()
+
+    def play() -> None:
+        with installed() as installation:
+            asyncio.run(ask(installation))
+
+    await asyncio.to_thread(play)
 
 
 def _stray(case: Case) -> bytes:
