@@ -106,6 +106,7 @@ class Scheduler(Section):
 
     rollup_interval: Seconds
     rollup_quiet: Annotated[float, Field(ge=30)]
+    depth_interval: Annotated[float, Field(ge=0.1)]
 
 
 class Retry(Section):

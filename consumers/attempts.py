@@ -56,6 +56,7 @@ class Attempts:
         self._outbox = outbox
         self._settled = settled
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
+        metrics.types.reserve(handler.type for handler in registry)
         self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
         #: The steps that this worker sent into the delay ladder.
         self.lineage = Lineage()
@@ -120,11 +121,10 @@ class Attempts:
         }
         notice = StartNotice(self._outbox, common)
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
-        metrics.of(metrics.wait_seconds, work.lane, work.priority).observe(max(waited, 0) / 1000)
+        metrics.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
         timeout = work.timeout or handler.timeout or self._settings.timeout
         execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
-        metrics.of(metrics.run_seconds, work.lane).observe(time.perf_counter() - began)
-        metrics.of(metrics.attempts, work.lane, execution.outcome).inc()
+        metrics.ended(work.lane, work.type, execution.outcome, time.perf_counter() - began)
         finished_at = max(clock.now_ms(), started_at)
         policy = resolve(self._default_policy, handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, clock.chance())

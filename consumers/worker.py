@@ -78,7 +78,8 @@ class Worker:
         self.id = f"{socket.gethostname()}-{os.getpid()}"
         self._history = History(settings)
         self._suspect_queues = {self._names.suspect(lane) for lane in settings.worker_lanes}
-        self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        meter = metrics.PublishMeter("worker")
+        self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
         self._consumer = Consumer(
             url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat, on_missing=redeclare

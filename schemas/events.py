@@ -104,6 +104,15 @@ class Refused(Model):
 Event = Annotated[Accepted | Started | Ended | Moved | Rerun | Refused, Field(discriminator="kind")]
 
 
+def told_at(event: Event) -> int:
+    """When that happened of which an event tells."""
+    if isinstance(event, Accepted):
+        return event.accepted_at
+    if isinstance(event, Started):
+        return event.started_at
+    return event.finished_at if isinstance(event, Ended) else event.at
+
+
 class EventBatch(Model):
     """The body of one message in ``history.v1``."""
 

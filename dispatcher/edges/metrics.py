@@ -1,66 +1,273 @@
-"""Every metric by name, unit and help. Labels hold lanes, priorities, codes and outcomes only, never client text."""
+"""Every metric by name, type, unit and help; `ALL` lists them for docs/metrics.md, dashboards and tests.
+
+Labels hold what is bounded: lanes, priorities, codes, outcomes, levels and queues of ours, and at most 200 job types.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from dispatcher.core.labels import BoundedLabels
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+Service = Literal["intake", "worker", "recorder", "scheduler"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_EVENTS = (1, 3, 10, 30, 100, 300, 1000, 4000)
 
-accepted = Counter("dispatcher_jobs_accepted_total", "Jobs that intake accepted", ["lane", "priority"])
-refused = Counter("dispatcher_jobs_refused_total", "Messages that intake refused, by code", ["code"])
-deferred = Counter(
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a metric is; ``services`` are those that measure it (each shows all that have no labels, at 0)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    labels: tuple[str, ...]
+    services: tuple[Service, ...]
+    help: str
+
+
+#: Every metric of ours, in the order of docs/metrics.md.
+ALL: list[Described] = []
+
+# a time of birth for each series would double the page
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def _counter(name: str, text: str, unit: str, services: Sequence[Service], labels: Sequence[str] = ()) -> Counter:
+    ALL.append(Described(name, "counter", unit, tuple(labels), tuple(services), text))
+    return Counter(name, text, labels)
+
+
+def _gauge(name: str, text: str, unit: str, services: Sequence[Service], labels: Sequence[str] = ()) -> Gauge:
+    ALL.append(Described(name, "gauge", unit, tuple(labels), tuple(services), text))
+    return Gauge(name, text, labels)
+
+
+def _histogram(
+    name: str,
+    text: str,
+    unit: str,
+    services: Sequence[Service],
+    labels: Sequence[str] = (),
+    buckets: Sequence[float] = _SECONDS,
+) -> Histogram:
+    ALL.append(Described(name, "histogram", unit, tuple(labels), tuple(services), text))
+    return Histogram(name, text, labels, buckets=buckets)
+
+
+# intake
+accepted = _counter(
+    "dispatcher_jobs_accepted_total", "Jobs that intake accepted", "jobs", ["intake"], ["lane", "priority"]
+)
+refused = _counter(
+    "dispatcher_jobs_refused_total", "Messages that intake refused, by code", "messages", ["intake"], ["code"]
+)
+deferred = _counter(
     "dispatcher_intake_deferred_total",
     "Messages that intake put off because MongoDB could not be asked for their key",
+    "messages",
+    ["intake"],
 )
-intake_suspects = Counter(
+intake_suspects = _counter(
     "dispatcher_intake_suspects_total",
     "Messages judged in a child process because the intakes that held them died again and again",
+    "messages",
+    ["intake"],
 )
-key_age = Gauge("dispatcher_key_cache_age_seconds", "Time since the API keys were last read from MongoDB")
-attempts = Counter("dispatcher_attempts_total", "Executions that ended, by outcome", ["lane", "outcome"])
-final = Counter("dispatcher_jobs_final_total", "Jobs that a worker brought to a final state", ["lane", "state"])
-retries = Counter("dispatcher_retries_total", "Attempts that failed and will be tried again", ["lane"])
-stale = Counter(
+key_age = _gauge(
+    "dispatcher_key_cache_age_seconds", "Time since the API keys were last read from MongoDB", "seconds", ["intake"]
+)
+key_size = _gauge("dispatcher_key_cache_keys", "API keys in memory", "keys", ["intake"])
+key_lookups = _counter(
+    "dispatcher_key_cache_lookups_total",
+    "Keys looked for in memory, by what was found: hit, miss (MongoDB is asked), unknown (it said there is none), "
+    "away (nobody can say)",
+    "look-ups",
+    ["intake"],
+    ["result"],
+)
+
+# worker
+starts = _counter("dispatcher_starts_total", "Executions that began", "executions", ["worker"], ["lane", "priority"])
+wait_seconds = _histogram(
+    "dispatcher_job_wait_seconds", "Acceptance (or due time) to start", "seconds", ["worker"], ["lane", "priority"]
+)
+type_wait_seconds = _histogram(
+    "dispatcher_type_wait_seconds", "Acceptance (or due time) to start, by type", "seconds", ["worker"], ["type"]
+)
+run_seconds = _histogram("dispatcher_job_run_seconds", "Length of an execution", "seconds", ["worker"], ["lane"])
+type_run_seconds = _histogram(
+    "dispatcher_type_run_seconds", "Length of an execution, by type", "seconds", ["worker"], ["type"]
+)
+attempts = _counter(
+    "dispatcher_attempts_total", "Executions that ended, by outcome", "executions", ["worker"], ["lane", "outcome"]
+)
+retries = _counter(
+    "dispatcher_retries_total", "Attempts that failed and will be tried again", "attempts", ["worker"], ["lane"]
+)
+final = _counter(
+    "dispatcher_jobs_final_total", "Jobs that a worker brought to a final state", "jobs", ["worker"], ["lane", "state"]
+)
+stale = _counter(
     "dispatcher_stale_deliveries_total",
     "Deliveries dropped because their run is final, or their step settled, already",
+    "messages",
+    ["worker"],
 )
-suspects = Counter(
-    "dispatcher_suspects_total", "Steps set apart because the processes that held them died again and again", ["lane"]
+suspects = _counter(
+    "dispatcher_suspects_total",
+    "Steps set apart because the processes that held them died again and again",
+    "messages",
+    ["worker"],
+    ["lane"],
 )
-running = Gauge("dispatcher_worker_running", "Handlers running now")
-given_back = Counter(
-    "dispatcher_worker_given_back_total", "Jobs held ready that were given back for other workers", ["lane"]
+given_back = _counter(
+    "dispatcher_worker_given_back_total",
+    "Jobs held ready that were given back for other workers",
+    "jobs",
+    ["worker"],
+    ["lane"],
 )
-held = Gauge("dispatcher_worker_held", "Jobs held ready besides the running ones")
-wait_seconds = Histogram(
-    "dispatcher_job_wait_seconds", "Acceptance (or due time) to start", ["lane", "priority"], buckets=_SECONDS
+running = _gauge("dispatcher_worker_running", "Handlers running now", "jobs", ["worker"])
+held = _gauge("dispatcher_worker_held", "Jobs held ready besides the running ones", "jobs", ["worker"])
+
+# recorder
+recorded = _counter("dispatcher_events_recorded_total", "Events merged into job documents", "events", ["recorder"])
+unrecorded = _counter(
+    "dispatcher_events_unrecorded_total",
+    "Events parked in unrecorded.v1 because they cannot be stored",
+    "events",
+    ["recorder"],
 )
-run_seconds = Histogram("dispatcher_job_run_seconds", "Length of an execution", ["lane"], buckets=_SECONDS)
-recorded = Counter("dispatcher_events_recorded_total", "Events merged into job documents")
-unrecorded = Counter(
-    "dispatcher_events_unrecorded_total", "Events parked in unrecorded.v1 because they cannot be stored"
+event_lag = _histogram(
+    "dispatcher_event_lag_seconds",
+    "From what an event tells of to its being recorded: the oldest of each write",
+    "seconds",
+    ["recorder"],
 )
-record_seconds = Histogram("dispatcher_record_seconds", "Length of one write of the recorder", buckets=_SECONDS)
-record_events = Histogram(
-    "dispatcher_record_batch_events",
-    "Events in one write of the recorder",
-    buckets=(1, 3, 10, 30, 100, 300, 1000, 4000),
+record_seconds = _histogram("dispatcher_record_seconds", "Length of one write of the recorder", "seconds", ["recorder"])
+record_events = _histogram(
+    "dispatcher_record_batch_events", "Events in one write of the recorder", "events", ["recorder"], buckets=_EVENTS
 )
-rolled_up = Counter("dispatcher_statistics_minutes_total", "Minutes of statistics put together")
-republished = Gauge(
-    "dispatcher_unknown_publishes", "Publishes sent again because their outcome was unknown", ["service"]
+
+# every service that publishes
+confirm_seconds = _histogram(
+    "dispatcher_publish_confirm_seconds",
+    "From handing a batch of messages to the connection to the broker's last answer",
+    "seconds",
+    ["intake", "worker", "recorder", "scheduler"],
+    ["service"],
 )
+published_again = _counter(
+    "dispatcher_publishes_again_total",
+    "Messages published again because the broker refused them or did not answer",
+    "messages",
+    ["intake", "worker", "recorder", "scheduler"],
+    ["service"],
+)
+
+# scheduler
+rolled_up = _counter(
+    "dispatcher_statistics_minutes_total", "Minutes of statistics put together", "minutes", ["scheduler"]
+)
+work_ready = _gauge(
+    "dispatcher_work_ready",
+    "Jobs in a work queue that no worker holds",
+    "jobs",
+    ["scheduler"],
+    ["lane", "priority"],
+)
+oldest_age = _gauge(
+    "dispatcher_oldest_job_age_seconds",
+    "How long the first of the jobs in state queued has waited, as history says; no value while MongoDB is away",
+    "seconds",
+    ["scheduler"],
+    ["lane", "priority"],
+)
+ladder_ready = _gauge(
+    "dispatcher_retries_waiting",
+    "Retries, snoozes and deferrals in the delay ladder, by level (level L holds them for 2^L/8 seconds)",
+    "messages",
+    ["scheduler"],
+    ["level"],
+)
+queue_ready = _gauge(
+    "dispatcher_queue_ready",
+    "Messages that nobody holds, in each queue that is neither a work queue nor of the ladder, without prefix",
+    "messages",
+    ["scheduler"],
+    ["queue"],
+)
+queue_consumers = _gauge(
+    "dispatcher_queue_consumers",
+    "Consumers of each queue outside the ladder, without prefix",
+    "consumers",
+    ["scheduler"],
+    ["queue"],
+)
+queues_missing = _gauge(
+    "dispatcher_queues_missing", "Queues of the topology that the broker does not have", "queues", ["scheduler"]
+)
+
+#: Labels of job types in this process.
+types = BoundedLabels()
 
 
 @lru_cache(maxsize=4096)
 def of(metric: Metric, *labels: str) -> Metric:
     """A metric's child for these label values, looked up once: the library does it anew each time."""
     return metric.labels(*labels)
+
+
+def began(lane: str, priority: str, job_type: str, waited: float) -> None:
+    """An execution began after so many seconds of waiting."""
+    of(starts, lane, priority).inc()
+    of(wait_seconds, lane, priority).observe(waited)
+    of(type_wait_seconds, types.of(job_type)).observe(waited)
+
+
+def ended(lane: str, job_type: str, outcome: str, seconds: float) -> None:
+    """An execution ended after so many seconds."""
+    of(attempts, lane, outcome).inc()
+    of(run_seconds, lane).observe(seconds)
+    of(type_run_seconds, types.of(job_type)).observe(seconds)
+
+
+def show(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Let a gauge with labels have these values and no others: what is not known any more must not look current."""
+    gauge.clear()
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+
+
+class PublishMeter:
+    """What a publisher tells of its batches."""
+
+    def __init__(self, service: Service) -> None:
+        self._confirm = confirm_seconds.labels(service)
+        self._again = published_again.labels(service)
+
+    def answered(self, seconds: float) -> None:
+        """The broker answered a whole batch."""
+        self._confirm.observe(seconds)
+
+    def again(self, messages: int) -> None:
+        """So many messages are to be published once more."""
+        self._again.inc(messages)
 
 
 def render() -> tuple[bytes, str]:

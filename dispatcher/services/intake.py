@@ -65,7 +65,8 @@ class Intake:
         self._keys = KeyCache(
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
         )
-        self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        meter = metrics.PublishMeter("intake")
+        self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._consumer = Consumer(
             url,

@@ -70,13 +70,17 @@ class KeyCache:
         if self._fresh_at is None:
             raise NotLoaded
         if time.monotonic() - self._fresh_at > self._grace:
+            _found("away")
             raise KeysAway
         record = self._records.get(key_id)
         if record is not None:
+            _found("hit")
             return record
         until = self._unknown.get(key_id)
         if until is not None and until > time.monotonic():
+            _found("unknown")
             return None
+        _found("miss")
         raise NotLoaded
 
     async def load(self, key_ids: Iterable[str]) -> None:
@@ -111,4 +115,9 @@ class KeyCache:
             except DatabaseError as error:
                 _logger.warning("cannot read API keys", error=type(error).__name__)
             metrics.key_age.set(time.monotonic() - self._fresh_at if self._fresh_at is not None else 0)
+            metrics.key_size.set(len(self._records))
             await asyncio.sleep(self._refresh)
+
+
+def _found(what: str) -> None:
+    metrics.of(metrics.key_lookups, what).inc()

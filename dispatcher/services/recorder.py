@@ -24,7 +24,7 @@ from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subsc
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, JobStore, StatisticsStore, Unstorable
 from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, minute_of
 from schemas import Event, EventBatch, Refused
-from schemas.events import encode_batches
+from schemas.events import encode_batches, told_at
 
 _logger = log.get("recorder")
 
@@ -69,6 +69,7 @@ class Recorder:
             "recorder",
             timeout=settings.amqp.publish_timeout,
             heartbeat=settings.amqp.heartbeat,
+            meter=metrics.PublishMeter("recorder"),
         )
         self._consumer = self._new_consumer()
         self._gathering: Gathering[_Message] = Gathering()
@@ -223,6 +224,7 @@ class Recorder:
         if clock.now_ms() - marked_at > LONGEST_WRITE_MS:
             # this process stood still, or MongoDB was slow: a minute may have been put together without what is written
             await self._stats.mark_dirty(minutes)
+        metrics.event_lag.observe(max(clock.now_ms() - min(map(told_at, events)), 0) / 1000)
         metrics.record_seconds.observe(time.perf_counter() - began)
         metrics.record_events.observe(len(events))
         metrics.recorded.inc(len(events))

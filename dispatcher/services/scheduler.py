@@ -1,7 +1,8 @@
 """The scheduler: what is periodic, and what strayed.
 
-It puts together the statistics of quiet minutes, and brings back messages in ``stray.v1``: steps of jobs that left
-the delay ladder for a work queue that is not there, or that the broker took out of one. Two may run.
+It puts together the statistics of quiet minutes, measures what waits (`Depths`), and brings back messages in
+``stray.v1``: steps of jobs that left the delay ladder for a work queue that is not there, or that the broker took out
+of one. Two may run.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dispatcher.edges.amqp import (
     declare_again,
 )
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, StatisticsStore
+from dispatcher.services.depths import Depths
 from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
 
@@ -44,7 +46,10 @@ class Scheduler:
         self._names = names = Names(amqp.prefix)
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._stats = StatisticsStore(self._database)
-        self._publisher = Publisher(url, "scheduler", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat)
+        meter = metrics.PublishMeter("scheduler")
+        self._publisher = Publisher(
+            url, "scheduler", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter
+        )
         redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._consumer = Consumer(
             url,
@@ -56,6 +61,7 @@ class Scheduler:
         )
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._watch = DatabaseWatch(self._database)
+        self._depths = Depths(settings, self._database)
         self._task: asyncio.Task[None] | None = None
 
     def checks(self) -> dict[str, bool]:
@@ -73,9 +79,11 @@ class Scheduler:
         self._outbox.start()
         await self._consumer.start()
         self._task = asyncio.create_task(self._roll_up(), name="statistics")
+        self._depths.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
+        await self._depths.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,6 +1,7 @@
 """RabbitMQ. The only package that imports aio-pika, aiormq and backoff."""
 
 from dispatcher.edges.amqp.consumer import Consumer, Delivery, Subscription
+from dispatcher.edges.amqp.counts import Count, QueueCounts
 from dispatcher.edges.amqp.declare import declare, declare_again
 from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
 from dispatcher.edges.amqp.outbox import Entry, Outbox
@@ -12,6 +13,7 @@ from dispatcher.edges.amqp.rotate import rotate
 __all__ = [
     "BrokerError",
     "Consumer",
+    "Count",
     "Delivery",
     "Entry",
     "Link",
@@ -20,6 +22,7 @@ __all__ = [
     "Peeked",
     "Peers",
     "Publisher",
+    "QueueCounts",
     "Subscription",
     "check_broker",
     "declare",

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
@@ -51,6 +51,16 @@ class Outgoing:
 def marked_again(message: Outgoing) -> Outgoing:
     """The message with the header which says that it may be in its queue already."""
     return replace(message, headers={**(message.headers or {}), AGAIN_HEADER: True})
+
+
+class Meter(Protocol):
+    """Where a publisher tells how it fares."""
+
+    def answered(self, seconds: float) -> None:
+        """The broker answered a whole batch."""
+
+    def again(self, messages: int) -> None:
+        """So many messages are to be published once more."""
 
 
 class _Batch:
@@ -122,6 +132,7 @@ class Publisher:
         url, name, heartbeat: of the connection.
         timeout: seconds after which a publish without an answer is unknown; the time of an alarm does not count.
         on_reply: called with correlation id and body of each reply to what is published here.
+        meter: is told of answers; a client's program measures nothing of ours.
     """
 
     def __init__(
@@ -132,8 +143,10 @@ class Publisher:
         timeout: float = 30,
         heartbeat: int = 30,
         on_reply: Callable[[str | None, bytes], None] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._timeout = timeout
+        self._meter = meter
         self._on_reply = on_reply
         self._channel: Channel | None = None
         self._plain: Channel | None = None
@@ -215,6 +228,8 @@ class Publisher:
             waiting = [waiting[i] for i in sorted(batch.open)]
             if waiting:
                 self.unknown += len(waiting)
+                if self._meter is not None:
+                    self._meter.again(len(waiting))
                 _logger.warning(
                     "publishing again",
                     connection=self._link.name,
@@ -232,10 +247,13 @@ class Publisher:
         """Publish once; what stays open in the batch is unknown."""
         batch = _Batch(len(messages))
         self._batches.add(batch)
+        began = time.monotonic()
         try:
             await self._write(messages, batch)
             if not await self._answered(batch):
                 self._link.drop(f"no confirm within {self._timeout:g} s")
+            elif self._meter is not None and not batch.open:
+                self._meter.answered(time.monotonic() - began)
         finally:
             self._batches.discard(batch)
         return batch

@@ -3,6 +3,7 @@
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
 from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
 from dispatcher.edges.mongo.keys import KeyStore
+from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.stats import StatisticsStore
 from dispatcher.edges.mongo.watch import DatabaseWatch
 
@@ -18,4 +19,5 @@ __all__ = [
     "StatisticsStore",
     "Unstorable",
     "explained",
+    "oldest_queued",
 ]

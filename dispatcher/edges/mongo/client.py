@@ -37,6 +37,11 @@ _INDEXES = {
             [("tags", ASCENDING), ("accepted_at", DESCENDING)],
             partialFilterExpression={"tags.0": {"$exists": True}},
         ),
+        # the longest waiting job; a document that is inserted with its end has no entry
+        IndexModel(
+            [("lane", ASCENDING), ("priority", ASCENDING), ("run", ASCENDING), ("accepted_at", ASCENDING)],
+            partialFilterExpression={"state": "queued"},
+        ),
     ],
     "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],
     "stats": [IndexModel([("dirty_at", ASCENDING)], sparse=True)],
