@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -10,27 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+
+from config.base import Count, Days, Name, Seconds, Section, SettingsError, unknown_setting
+from config.types import Types, check_types
 
 ENV_PREFIX = "DISPATCHER_"
 CONFIG_FILE_VARIABLE = "DISPATCHER_CONFIG"
 #: Variables under our prefix that are not settings: the file's name, and the secret that ``publish`` uses.
 NOT_SETTINGS = {CONFIG_FILE_VARIABLE, "DISPATCHER_API_KEY"}
 DEFAULTS = Path(__file__).with_name("default.yaml")
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used; the sentence says which key and what to do."""
-
-
-class Section(BaseModel):
-    """One section: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Amqp(Section):
@@ -109,8 +97,17 @@ class Scheduler(Section):
     depth_interval: Annotated[float, Field(ge=0.1)]
 
 
+class Retention(Section):
+    """For how many days what is over is kept; the queues have limits of their own, which never change."""
+
+    history: Days | None
+    rejected: Annotated[float, Field(gt=0, le=14)]
+    parked: Annotated[float, Field(gt=0, le=30)]
+    interval: Seconds
+
+
 class Retry(Section):
-    """The retry policy where neither message nor handler says."""
+    """The retry policy where neither message nor handler nor the type's configuration says."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)]
     base: Annotated[float, Field(ge=0.125, le=86_400)]
@@ -127,22 +124,28 @@ class Settings(Section):
     http: Http
     log: Log
     lanes: Annotated[tuple[Name, ...], Field(min_length=1)]
-    types: dict[str, Name]
+    types: Types
     intake: Intake
     keys: Keys
     worker: Worker
     recorder: Recorder
     scheduler: Scheduler
+    retention: Retention
     retry: Retry
 
     @model_validator(mode="after")
     def _lanes_are_declared(self) -> Settings:
         if "default" not in self.lanes:
             raise ValueError('lanes must contain "default"')
-        for lane in (*self.worker.lanes, *self.types.values()):
-            if lane not in self.lanes:
+        for lane in (*self.worker.lanes, *(entry.lane for entry in self.types.values())):
+            if lane is not None and lane not in self.lanes:
                 raise ValueError(f'lane "{lane}" is used but not declared in lanes')
         return self
+
+    @property
+    def type_entries(self) -> dict[str, dict[str, Any]]:
+        """What each entry of ``types`` sets."""
+        return {name: entry.given() for name, entry in self.types.items()}
 
     @property
     def worker_lanes(self) -> tuple[str, ...]:
@@ -218,19 +221,16 @@ def _merge(into: dict[str, Any], extra: Mapping[str, Any], model: type[BaseModel
     for key, value in extra.items():
         field = model.model_fields.get(str(key))
         if field is None:
-            raise SettingsError(_unknown(str(key), model, source, at))
+            raise unknown_setting(str(key), model.model_fields, source, at)
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             if not isinstance(value, Mapping):
                 raise SettingsError(f'"{at}{key}" in {source} is a section and needs keys below it')
             _merge(into.setdefault(key, {}), value, section, source, f"{at}{key}.")
         else:
+            if model is Settings and key == "types":
+                check_types(value, source)
             into[key] = value
-
-
-def _unknown(key: str, model: type[BaseModel], source: str, at: str) -> str:
-    near = difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.0)
-    return f'unknown setting "{at}{key}" in {source}; did you mean "{at}{near[0]}"?'
 
 
 def _sentence(error: ValidationError) -> str:

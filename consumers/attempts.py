@@ -21,6 +21,7 @@ from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.topology import Names
+from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import Outbox, Outgoing
 from dispatcher.edges.children import Child
@@ -55,6 +56,7 @@ class Attempts:
         self._worker = worker
         self._outbox = outbox
         self._settled = settled
+        self._types = TypeTable(settings.type_entries)
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         metrics.types.reserve(handler.type for handler in registry)
         self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
@@ -122,11 +124,12 @@ class Attempts:
         notice = StartNotice(self._outbox, common)
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
         metrics.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
-        timeout = work.timeout or handler.timeout or self._settings.timeout
+        rules = self._types.of(work.type)
+        timeout = work.timeout or handler.timeout or rules.timeout or self._settings.timeout
         execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
         metrics.ended(work.lane, work.type, execution.outcome, time.perf_counter() - began)
         finished_at = max(clock.now_ms(), started_at)
-        policy = resolve(self._default_policy, handler.retry, work.retry)
+        policy = resolve(self._default_policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, clock.chance())
         self._report(work, execution, following)
         event = Ended(

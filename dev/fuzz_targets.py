@@ -30,6 +30,7 @@ from dispatcher.core.admission import Admitted, Rules, Submission, admit, authen
 from dispatcher.core.history import Document, document_id, merge
 from dispatcher.core.parsing import unstorable
 from dispatcher.core.refusals import Refusal
+from dispatcher.core.types import TypeTable
 from dispatcher.edges.mongo.jobs import _operation, from_bson
 from schemas import PRIORITIES, Event, EventBatch, RetrySpec, WorkMessage
 from schemas.events import encode_batches
@@ -37,7 +38,8 @@ from schemas.events import encode_batches
 NOW = 1_800_000_000_000
 #: A key that no installation knows; the records in `RECORDS` are its own.
 KEY, KEY_ID = keys.generate("test", Random(7).choice)
-RULES = Rules(frozenset({"default", "bulk"}), {"report.build": "bulk"}, 262_144)
+TYPES = TypeTable({"report.build": {"lane": "bulk"}})
+RULES = Rules(frozenset({"default", "bulk"}), TYPES, 262_144)
 #: The key's record, by what it may do.
 _RECORD = keys.KeyRecord(KEY_ID, "shop", keys.digest(KEY), NOW - 1_000)
 _TYPES = ("email.*", "#.build")

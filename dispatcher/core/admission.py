@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from dispatcher.core.ids import uuid7
 from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import MAX_MESSAGE_BYTES
+from dispatcher.core.types import TypeTable
 from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage
 
 MAX_TYPE_LENGTH = 100
@@ -64,7 +64,7 @@ class Rules:
     """What the configuration says about admission."""
 
     lanes: frozenset[str]
-    lane_of_type: Mapping[str, str]
+    types: TypeTable
     max_body_bytes: int
 
 
@@ -138,7 +138,7 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
     _check_fields(body, job_type)
     request = _validate(body)
     _check_values(request, sub.body, body)
-    lane = request.lane or rules.lane_of_type.get(job_type, DEFAULT_LANE)
+    lane = request.lane or rules.types.of(job_type).lane or DEFAULT_LANE
     if lane not in rules.lanes:
         raise Refusal(Code.UNKNOWN_LANE, f"no such lane; there are: {', '.join(sorted(rules.lanes))}")
     if not key.allows_lane(lane):

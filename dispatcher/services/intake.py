@@ -22,6 +22,7 @@ from dispatcher.core import keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
 from dispatcher.core.refusals import Refusal
 from dispatcher.core.topology import Names, build, work_key
+from dispatcher.core.types import TypeTable
 from dispatcher.core.verdicts import CUT_BYTES, Case, Job, Refused, Verdict, accepted, crashed, refused
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
@@ -60,7 +61,7 @@ class Intake:
         amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
         self._settings = settings
         self._names = names = Names(amqp.prefix)
-        self._rules = Rules(frozenset(settings.lanes), settings.types, settings.intake.max_body_bytes)
+        self._rules = Rules(frozenset(settings.lanes), TypeTable(settings.type_entries), settings.intake.max_body_bytes)
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._keys = KeyCache(
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace

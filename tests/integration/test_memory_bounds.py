@@ -10,6 +10,7 @@ import pytest
 
 from dispatcher.core.admission import Rules, Submission, admit
 from dispatcher.core.keys import KeyRecord
+from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
@@ -78,7 +79,7 @@ async def test_intake_holds_a_bounded_number_of_bytes(own: Installation) -> None
 def accepted(count: int, text: str) -> list[Event]:
     """Events of jobs with a large payload."""
     key = KeyRecord(id="k", app="shop", hash=b"", created_at=0)
-    rules = Rules(frozenset({"default"}), {}, 1 << 20)
+    rules = Rules(frozenset({"default"}), TypeTable(), 1 << 20)
     submission = Submission("large.job", b'{"payload": {"text": "' + text.encode() + b'"}}')
     return [admit(submission, key, rules, clock.now_ms(), clock.random_bits()).event for _ in range(count)]
 

@@ -9,11 +9,18 @@ from typing import Any
 from dispatcher.core import keys
 from dispatcher.core.admission import Admitted, Rules, Submission, admit
 from dispatcher.core.refusals import Refusal
+from dispatcher.core.types import TypeTable
 from schemas import WorkMessage
 
 NOW = 1_800_000_000_000
-RULES = Rules(frozenset({"default", "bulk"}), {"report.build": "bulk"}, 262_144)
+TYPES = TypeTable({"report.build": {"lane": "bulk"}})
+RULES = Rules(frozenset({"default", "bulk"}), TYPES, 262_144)
 JOB_TYPE = "email.send"
+
+
+def json_variable(value: Any) -> str:
+    """A list or a map as a variable of the environment has it."""
+    return json.dumps(value)
 
 
 def make_key(seed: int = 0, env: str = "live") -> tuple[str, str]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from config import Settings, SettingsError, load_settings
 from config.settings import CONFIG_FILE_VARIABLE, DEFAULTS
+from config.types import TypeSettings
 
 SECRET = "hunter2secret"
 URL = f"amqp://user:{SECRET}@broker:5672/"
@@ -112,7 +113,7 @@ def test_values_in_the_environment() -> None:
         }
     )
     assert settings.worker_lanes == ("bulk",)
-    assert settings.types == {"report.build": "bulk"}
+    assert settings.types == {"report.build": TypeSettings(lane="bulk")}
     assert (settings.http.port, settings.recorder.window, settings.amqp.prefix) == (None, 0.5, "007")
 
 

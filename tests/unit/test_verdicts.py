@@ -51,7 +51,7 @@ def test_a_refusal_shows_the_body_without_keys() -> None:
 
 def test_a_body_over_the_limit_is_cut_after_keys_were_taken_out() -> None:
     """A key that the cut would halve is taken out whole."""
-    rules = Rules(RULES.lanes, RULES.lane_of_type, 100_000)
+    rules = Rules(RULES.lanes, RULES.types, 100_000)
     body = b"x" * (CUT_BYTES - 20) + KEY.encode() + b"y" * 100_000
     shown = judge(case(body, rules=rules))
     assert isinstance(shown, Refused)
