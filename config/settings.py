@@ -28,6 +28,8 @@ class Amqp(Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
     publish_timeout: Seconds
     heartbeat: Annotated[int, Field(ge=5, le=600)]
+    consumer_timeout: Seconds
+    management_url: SecretStr | None
 
 
 class Mongo(Section):

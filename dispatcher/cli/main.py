@@ -25,6 +25,7 @@ COMMANDS = {
     "rejected": "rejected",
     "stats": "stats",
     "topology": "topology",
+    "doctor": "doctor",
 }
 
 

@@ -7,6 +7,7 @@ from dispatcher.edges.amqp.link import BrokerError, Link, check_broker
 from dispatcher.edges.amqp.outbox import Entry, Outbox
 from dispatcher.edges.amqp.peek import Peeked, peek
 from dispatcher.edges.amqp.peers import Peers
+from dispatcher.edges.amqp.probe import Declared, Probe
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again
 from dispatcher.edges.amqp.rotate import rotate
 
@@ -14,6 +15,7 @@ __all__ = [
     "BrokerError",
     "Consumer",
     "Count",
+    "Declared",
     "Delivery",
     "Entry",
     "Link",
@@ -21,6 +23,7 @@ __all__ = [
     "Outgoing",
     "Peeked",
     "Peers",
+    "Probe",
     "Publisher",
     "QueueCounts",
     "Subscription",

@@ -54,7 +54,8 @@ def explain(error: BaseException, url: str) -> str:
         return f"{text}: run `dispatcher topology apply` with the same configuration"
     if "authentication" in name.lower() or "ACCESS_REFUSED" in text:
         return f"RabbitMQ at {shown} refused the user or password; check amqp.url (DISPATCHER_AMQP__URL)"
-    if "vhost" in text:
+    # the broker answers the opening of a virtual host by closing; aiormq tells only that it expected another frame
+    if "vhost" in text or "Connection.OpenOk" in text:
         return f"RabbitMQ at {shown} has no such virtual host; check the path of amqp.url (DISPATCHER_AMQP__URL)"
     return f"cannot use RabbitMQ at {shown} ({name}: {text}); is it running, is amqp.url right?"
 
@@ -64,10 +65,26 @@ def without_password(url: str) -> str:
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
+class _Connection(aio_pika.Connection):
+    """A connection that did not come about is closed; else Python complains when it is collected."""
+
+    async def connect(self, timeout: Any = None) -> None:
+        """Connect, or close."""
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 async def connect(url: str, name: str, heartbeat: int = 30) -> AbstractConnection:
     """Open one connection, named so that the management UI shows whose it is."""
     return await aio_pika.connect(
-        url, timeout=CONNECT_TIMEOUT, heartbeat=heartbeat, client_properties={"connection_name": name}
+        url,
+        timeout=CONNECT_TIMEOUT,
+        heartbeat=heartbeat,
+        client_properties={"connection_name": name},
+        connection_class=_Connection,
     )
 
 

@@ -4,6 +4,7 @@ from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError,
 from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
+from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
 from dispatcher.edges.mongo.stats import StatisticsStore
 from dispatcher.edges.mongo.watch import DatabaseWatch
 
@@ -18,6 +19,10 @@ __all__ = [
     "MongoError",
     "StatisticsStore",
     "Unstorable",
+    "accepted_since",
     "explained",
+    "majority_write",
+    "missing_indexes",
     "oldest_queued",
+    "server",
 ]

@@ -27,7 +27,8 @@ SOCKET_TIMEOUT_MS = 20_000
 
 _CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_MS)
 
-_INDEXES = {
+#: Every index of every collection.
+INDEXES: dict[str, list[IndexModel]] = {
     "jobs": [
         IndexModel([("accepted_at", DESCENDING)]),
         IndexModel([("state", ASCENDING), ("accepted_at", DESCENDING)]),
@@ -74,7 +75,7 @@ class Database:
 
     async def ensure_indexes(self) -> None:
         """Create the indexes that are missing."""
-        for collection, indexes in _INDEXES.items():
+        for collection, indexes in INDEXES.items():
             await self.db[collection].create_indexes(indexes)
 
     def close(self) -> None:
