@@ -149,6 +149,8 @@ def test_the_longest_timeout_is_a_handlers_or_the_configured_one() -> None:
     assert longest_timeout(settings, Local()) == (300, "worker.timeout")
     assert longest_timeout(settings, Local(handlers={"a.b": None, "c.d": 10})) == (300, "worker.timeout")
     assert longest_timeout(settings, Local(handlers={"a.b": 7200})) == (7200, "the handler of a.b")
+    typed = load_settings({"DISPATCHER_TYPES": '{"report.*": {"timeout": 3600}, "mail.*": {"lane": "default"}}'})
+    assert longest_timeout(typed, Local(handlers={"a.b": 10})) == (3600, "types.report.*.timeout")
 
 
 def test_the_wanted_consumer_timeout_is_longer_than_the_handler() -> None:

@@ -63,6 +63,7 @@ async def diagnose(settings: Settings, local: Local) -> list[Finding]:
 def longest_timeout(settings: Settings, local: Local) -> tuple[float, str]:
     """The longest time for which an attempt may run, and whose it is."""
     times = {"worker.timeout": settings.worker.timeout}
+    times |= {f"types.{name}.timeout": entry.timeout for name, entry in settings.types.items() if entry.timeout}
     times |= {f"the handler of {name}": timeout for name, timeout in (local.handlers or {}).items() if timeout}
     whose = max(times, key=lambda name: times[name])
     return times[whose], whose
