@@ -6,8 +6,11 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import output
+from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.jobs import report_run, show_jobs
 from dispatcher.cli.session import run_operation
+from dispatcher.core.dead_groups import DeadGroups, Group
 from dispatcher.services.operations import Operations
 
 
@@ -17,13 +20,47 @@ def dead() -> None:
 
 
 @dead.command("list")
-@click.option("--app", help="Only this application's jobs.")
-@click.option("--type", "job_type", help="Only jobs of this type.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
-def list_dead(app: str | None, job_type: str | None, limit: int, as_json: bool) -> None:
-    """List dead jobs, the last accepted first."""
-    show_jobs(run_operation(lambda operations: operations.dead(app, job_type, limit)), as_json)
+@filter_options(fingerprint=True)
+@limit_option
+@click.option("--flat", is_flag=True, help="A row for each job, not for each kind of error.")
+@click.option("--groups", is_flag=True, help="With --json: an array of kinds of error, not of jobs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array of jobs.")
+def list_dead(limit: int, flat: bool, groups: bool, as_json: bool, **options: Any) -> None:
+    """List dead jobs by kind of error: one row for each fingerprint (error type, message, place in your code)."""
+    where = read_filter(options)
+    if flat and groups:
+        raise click.UsageError("--flat and --groups exclude each other")
+    if flat or (as_json and not groups):
+        show_jobs(run_operation(lambda operations: operations.dead(where, limit)), as_json)
+    else:
+        show_groups(run_operation(lambda operations: operations.dead_groups(where)), limit, as_json)
+
+
+def show_groups(found: DeadGroups, limit: int, as_json: bool) -> None:
+    """The largest groups as a table or an array, with a word on what is not shown."""
+    groups = found.largest()
+    if as_json:
+        output.emit_json([output.with_times(group.document()) for group in groups[:limit]])
+        return
+    columns = ["fingerprint", ">jobs", "type", "error", "in", "last seen", "example"]
+    output.table(None, columns, map(_row, groups[:limit]))
+    output.say(f"{sum(group.count for group in groups) + found.others} dead jobs, {len(groups)} kinds of error")
+    if found.others:
+        output.say(f"{found.others} of them are of further kinds, too many to tell apart: narrow the filter")
+
+
+def _row(group: Group) -> tuple[Any, ...]:
+    (first, _), *more = group.types.most_common()
+    error = f"{group.fingerprint.type}: {group.fingerprint.message}".removesuffix(": ")
+    return (
+        group.fingerprint.id,
+        group.count,
+        f"{first} and {len(more)} more" if more else first,
+        output.plain(error, 200),
+        group.fingerprint.frame,
+        output.clock(group.last_seen),
+        group.example,
+    )
 
 
 @dead.command("replay")

@@ -8,33 +8,26 @@ from typing import Any
 import click
 
 from dispatcher.cli import output
+from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation
+from dispatcher.core.explaining import explain
 from dispatcher.core.history import Document
-from dispatcher.edges.mongo import JobFilter
+from dispatcher.edges import clock
 from dispatcher.services.operations import Operations
-from schemas import JobState
-
-#: As plain words: of an enum, click takes the members' names.
-STATES = [str(state) for state in JobState]
 
 
 @click.group()
 def jobs() -> None:
-    """Jobs in history: list, show, retry."""
+    """Jobs in history: list, show, explain, retry."""
 
 
 @jobs.command("list")
-@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state.")
-@click.option("--app", help="Only this application's jobs.")
-@click.option("--type", "job_type", help="Only jobs of this type.")
-@click.option("--tag", help="Only jobs with this tag.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@filter_options(states=True)
+@limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
-def list_jobs(
-    states: tuple[str, ...], app: str | None, job_type: str | None, tag: str | None, limit: int, as_json: bool
-) -> None:
+def list_jobs(limit: int, as_json: bool, **options: Any) -> None:
     """List jobs, the last accepted first."""
-    where = JobFilter(states=tuple(str(s) for s in states), app=app, type=job_type, tag=tag)
+    where = read_filter(options)
     found = run_operation(lambda operations: operations.jobs.search(where, limit))
     show_jobs(found, as_json)
 
@@ -116,6 +109,23 @@ def _timeline(doc: Document) -> list[tuple[Any, ...]]:
             )
         )
     return rows
+
+
+@jobs.command("explain")
+@click.argument("job_id", metavar="ID")
+@click.option("--app", help="The application, where several have this id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, state, sentences, commands.")
+def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
+    """Say where a job is, why, what would move it on, and what you can do."""
+    doc = run_operation(lambda operations: operations.find(job_id, app))
+    explanation = explain(doc, clock.now_ms())
+    if as_json:
+        commands = [{"command": command, "effect": effect} for command, effect in explanation.commands]
+        shown = {"app": doc["app"], "id": doc["id"], "state": doc["state"]}
+        output.emit_json(shown | {"sentences": list(explanation.sentences), "commands": commands})
+        return
+    output.paragraph(explanation.sentences)
+    output.paragraph([f"{command}   {effect}" for command, effect in explanation.commands])
 
 
 @jobs.command("retry")

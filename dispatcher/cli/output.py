@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_TIMES = {"accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at"}
+_TIMES = {"accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at", "first_seen", "last_seen"}
 
 STATE_STYLES = {
     "succeeded": "green",
@@ -89,6 +89,14 @@ def plain(text: str, limit: int = 80) -> Text:
     """Foreign text for a cell: one line, no control characters (they could drive the terminal)."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return Text(line if len(line) <= limit else line[: limit - 1] + "…")
+
+
+def paragraph(lines: Iterable[str]) -> None:
+    """Sentences on stdout, each on a line of its own, folded between words on a terminal alone; then an empty line."""
+    out = console()
+    for line in lines:
+        out.print(Text("".join(c if c.isprintable() else " " for c in line)), soft_wrap=not sys.stdout.isatty())
+    out.print()
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

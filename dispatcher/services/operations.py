@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pydantic_core
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core.dead_groups import DeadGroups
 from dispatcher.core.errors import DispatcherError
+from dispatcher.core.filters import JobFilter
 from dispatcher.core.history import Document
 from dispatcher.core.lifecycle import PARKED, RERUNNABLE
 from dispatcher.core.outcome import new_run
 from dispatcher.core.topology import Names, work_key
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outgoing, Publisher, rotate
-from dispatcher.edges.mongo import Database, JobFilter, JobStore, KeyStore, StatisticsStore
+from dispatcher.edges.mongo import Database, JobStore, KeyStore, StatisticsStore
 from schemas import JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
 
@@ -60,10 +63,16 @@ class Operations:
             raise OperationError(f"several apps have a job {job_id} ({names}); name one with --app")
         return found[0]
 
-    async def dead(self, app: str | None, job_type: str | None, limit: int) -> list[Document]:
+    async def dead(self, where: JobFilter, limit: int) -> list[Document]:
         """Jobs that ended failed or timed out, the last accepted first."""
-        states = tuple(sorted(str(state) for state in PARKED))
-        return await self.jobs.search(JobFilter(states=states, app=app, type=job_type), limit)
+        return await self.jobs.search(dead_ones(where), limit)
+
+    async def dead_groups(self, where: JobFilter) -> DeadGroups:
+        """The same, every one of them, put together by the fingerprint of their error."""
+        groups = DeadGroups()
+        async for doc in self.jobs.scan(dead_ones(where), without=("attempts",)):
+            groups.add(doc)
+        return groups
 
     async def retry(self, doc: Document) -> int:
         """Start a new run of a finished job from its document; returns the run's number.
@@ -115,6 +124,11 @@ class Operations:
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         if await self.publisher.publish(messages):
             raise OperationError("a queue is missing: run `dispatcher topology apply`")
+
+
+def dead_ones(where: JobFilter) -> JobFilter:
+    """The filter, with the states of dead jobs."""
+    return replace(where, states=tuple(sorted(str(state) for state in PARKED)))
 
 
 def work_of(doc: Document) -> WorkMessage:

@@ -1,7 +1,7 @@
 """MongoDB. The only package that imports motor, pymongo and bson; motor itself only in ``client``."""
 
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
-from dispatcher.edges.mongo.jobs import JobFilter, JobStore, Unstorable
+from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
@@ -13,7 +13,6 @@ __all__ = [
     "DatabaseAway",
     "DatabaseError",
     "DatabaseWatch",
-    "JobFilter",
     "JobStore",
     "KeyStore",
     "MongoError",
@@ -24,5 +23,6 @@ __all__ = [
     "majority_write",
     "missing_indexes",
     "oldest_queued",
+    "query_of",
     "server",
 ]

@@ -38,6 +38,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("tags", ASCENDING), ("accepted_at", DESCENDING)],
             partialFilterExpression={"tags.0": {"$exists": True}},
         ),
+        # by error; few jobs have one
+        IndexModel(
+            [("error.type", ASCENDING), ("accepted_at", DESCENDING)],
+            partialFilterExpression={"error.type": {"$exists": True}},
+        ),
         # the longest waiting job; a document that is inserted with its end has no entry
         IndexModel(
             [("lane", ASCENDING), ("priority", ASCENDING), ("run", ASCENDING), ("accepted_at", ASCENDING)],

@@ -6,7 +6,7 @@ is idempotent, so whatever was written already is not written twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from bson.errors import BSONError
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge
 
+from dispatcher.core.filters import JobFilter, is_pattern, type_expression
 from dispatcher.core.history import Document, document_id, merge
 from dispatcher.edges.mongo.client import Database, from_date, to_date
 from schemas import Accepted, Event
@@ -33,27 +34,21 @@ class Unstorable:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """What to list; None or empty means any."""
-
-    states: tuple[str, ...] = ()
-    app: str | None = None
-    type: str | None = None
-    tag: str | None = None
-
-    def query(self) -> dict[str, Any]:
-        """As a MongoDB filter."""
-        query: dict[str, Any] = {}
-        if self.states:
-            query["state"] = {"$in": list(self.states)}
-        if self.app:
-            query["app"] = self.app
-        if self.type:
-            query["type"] = self.type
-        if self.tag:
-            query["tags"] = self.tag
-        return query
+def query_of(where: JobFilter) -> dict[str, Any]:
+    """A filter as MongoDB's; the fingerprint is no field, and is looked at when documents are read."""
+    query: dict[str, Any] = {}
+    if where.states:
+        query["state"] = {"$in": list(where.states)}
+    fields = {"app": where.app, "tags": where.tag, "lane": where.lane, "priority": where.priority}
+    query |= {name: value for name, value in (fields | {"error.type": where.error}).items() if value}
+    if where.tag:
+        query["tags.0"] = {"$exists": True}  # else the index on tags, which has no jobs without any, is not used
+    if where.type:
+        query["type"] = {"$regex": type_expression(where.type)} if is_pattern(where.type) else where.type
+    bounds = {"$gte": to_date(where.since), "$lt": to_date(where.until)}
+    if accepted := {name: value for name, value in bounds.items() if value is not None}:
+        query["accepted_at"] = accepted
+    return query
 
 
 def to_bson(doc: Mapping[str, Any]) -> Document:
@@ -179,12 +174,26 @@ class JobStore:
 
     async def search(self, where: JobFilter, limit: int) -> list[Document]:
         """Jobs, the last accepted first, without payload and result."""
-        cursor = self._jobs.find(where.query(), {"payload": 0, "result": 0}).sort("accepted_at", -1).limit(limit)
-        return [from_bson(stored) async for stored in cursor]
+        found: list[Document] = []
+        async for doc in self.scan(where, limit if not where.fingerprint else 0):
+            found.append(doc)
+            if len(found) == limit:
+                break
+        return found
+
+    async def scan(self, where: JobFilter, limit: int = 0, without: Iterable[str] = ()) -> AsyncIterator[Document]:
+        """Jobs, the last accepted first, without payload, result and these fields; read as they are taken."""
+        left_out = dict.fromkeys(("payload", "result", *without), 0)
+        cursor = self._jobs.find(query_of(where), left_out).sort("accepted_at", -1).limit(limit)
+        async for stored in cursor:
+            if not where.fingerprint or where.covers_error(stored.get("error")):
+                yield from_bson(stored)
 
     async def count(self, where: JobFilter) -> int:
-        """How many jobs match."""
-        number: int = await self._jobs.count_documents(where.query())
+        """How many jobs match; a fingerprint has to read them."""
+        if where.fingerprint:
+            return len([doc["_id"] async for doc in self.scan(where, without=("attempts",))])
+        number: int = await self._jobs.count_documents(query_of(where))
         return number
 
 
