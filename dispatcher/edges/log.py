@@ -49,6 +49,12 @@ def get(component: str) -> Any:
     )
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record of one of our loggers says: its text as ``event``, and its key-value pairs."""
+    found: dict[str, Any] = getattr(record, _ATTRIBUTE, None) or {"event": record.getMessage()}
+    return found
+
+
 def _to_record(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Hand the event to the standard logger: as text for anybody's formatter, and as fields for ours."""
     exc_info = event.pop("exc_info", None)
@@ -71,7 +77,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line (with a traceback, if it has one)."""
-        fields = getattr(record, _ATTRIBUTE, None) or {"event": record.getMessage()}
+        fields = fields_of(record)
         line: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -1,4 +1,4 @@
-"""Reading README.md: its code blocks, as a newcomer would paste them."""
+"""Reading the documentation: its code blocks, as a newcomer would paste them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ README = ROOT / "README.md"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: Path = README) -> list[str]:
     """Every code block of a language, in order."""
-    return [text for kind, text in _BLOCK.findall(README.read_text(encoding="utf-8")) if kind == language]
+    return [text for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def files(page: Path) -> dict[str, str]:
+    """The Python blocks of a page that say in their first line under which name to save them."""
+    named = [(re.match(r"# ([\w/]+\.py)\n", text), text) for text in blocks("python", page)]
+    return {match[1]: text for match, text in named if match}
 
 
 def block(language: str, holding: str) -> str:

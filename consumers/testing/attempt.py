@@ -1,0 +1,131 @@
+"""One attempt at one job, in virtual time."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pydantic_core
+
+from config import Settings, load_settings
+from consumers.context import Context
+from consumers.executor import Executor
+from consumers.registry import Handler, Registry
+from consumers.testing.logs import LogLine, heard
+from consumers.testing.virtual import VirtualLoop, beside_a_loop
+from dispatcher.core.outcome import Execution
+from dispatcher.edges import clock
+from schemas import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one attempt ended.
+
+    Attributes:
+        outcome: ``succeeded``, ``failed``, ``timed_out``, ``cancelled`` or ``snoozed``.
+        result: what history would keep of what the handler returned.
+        error: ``type``, ``message`` and ``traceback``, where it did not succeed.
+        error_names: the exception's class names along its bases, which ``on`` and ``never`` are held against.
+        retryable: False where no retry could help: a payload or a result that does not fit.
+        snooze: seconds, where the handler raised `Snooze`.
+        logs: the lines of ``ctx.log``, at every level.
+        seconds: how long it took, in virtual time.
+    """
+
+    outcome: str
+    result: Any
+    error: ErrorInfo | None
+    error_names: tuple[str, ...]
+    retryable: bool
+    snooze: float | None
+    logs: tuple[LogLine, ...]
+    seconds: float
+
+
+def run(
+    registry: Registry,
+    job_type: str,
+    payload: Any = None,
+    *,
+    id: str = "job-1",
+    app: str = "test",
+    run: int = 1,
+    attempt: int = 1,
+    tags: Iterable[str] = (),
+    timeout: float | None = None,
+    cancelled: bool = False,
+    settings: Settings | None = None,
+) -> Attempt:
+    """Make one attempt: payload validated, handler run under its timeout, result checked, as the worker does.
+
+    A sync handler runs in a thread, for which time stands still: it cannot time out here. One with
+    ``isolate="process"`` runs in this process, as if it were declared without.
+
+    Args:
+        registry, job_type: the handler.
+        payload: a dict, or anything pydantic writes as a JSON object.
+        id, app, run, attempt, tags: what the handler's context says.
+        timeout: the message's; the handler's counts where it is None.
+        cancelled: whether ``ctx.cancelled`` is true from the beginning.
+        settings: for the default timeout and the limit of results; the defaults where it is None.
+
+    Raises:
+        LookupError: the registry has no such handler.
+    """
+    handler = registry.get(job_type)
+    if handler is None:
+        raise LookupError(f'no handler for "{job_type}" in this registry{_nearest(job_type, registry)}')
+    worker = (settings or load_settings({})).worker
+    context = Context(
+        id=id, app=app, type=job_type, run=run, attempt=attempt, execution=clock.new_id(), tags=tuple(tags)
+    )
+    if cancelled:
+        context.cancel()
+    body = {} if payload is None else json.loads(pydantic_core.to_json(payload))
+    limit = timeout or handler.timeout or worker.timeout
+    return beside_a_loop(lambda: _attempt(in_this_process(handler), body, context, limit, worker.max_result_bytes))
+
+
+def in_this_process(handler: Handler) -> Handler:
+    """The handler, as if it were not isolated."""
+    if handler.kind != "process":
+        return handler
+    return replace(handler, kind="async" if inspect.iscoroutinefunction(handler.function) else "thread")
+
+
+def _nearest(job_type: str, registry: Registry) -> str:
+    near = difflib.get_close_matches(job_type, [handler.type for handler in registry], n=1, cutoff=0.0)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def _attempt(handler: Handler, payload: dict[str, Any], context: Context, timeout: float, max_bytes: int) -> Attempt:
+    lines: list[LogLine] = []
+
+    async def attempt() -> tuple[Execution, Any]:
+        executor = Executor(1, "", max_bytes)
+        try:
+            return await executor.run(handler, payload, context, timeout)
+        finally:
+            await executor.close()
+
+    loop = VirtualLoop()
+    try:
+        with heard(lines.append):
+            execution, result = loop.run_until_complete(attempt())
+        return Attempt(
+            outcome=str(execution.outcome),
+            result=result,
+            error=execution.error,
+            error_names=execution.names,
+            retryable=execution.retryable,
+            snooze=execution.snooze if execution.outcome == "snoozed" else None,
+            logs=tuple(lines),
+            seconds=loop.time(),
+        )
+    finally:
+        loop.close()
