@@ -18,6 +18,7 @@ from consumers.registry import Handler, Registry
 from consumers.testing.logs import LogLine, heard
 from consumers.testing.virtual import VirtualLoop, beside_a_loop
 from dispatcher.core.outcome import Execution
+from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock
 from schemas import ErrorInfo
 
@@ -80,14 +81,15 @@ def run(
     handler = registry.get(job_type)
     if handler is None:
         raise LookupError(f'no handler for "{job_type}" in this registry{_nearest(job_type, registry)}')
-    worker = (settings or load_settings({})).worker
+    settings = settings or load_settings({})
+    worker, rules = settings.worker, TypeTable(settings.type_entries).of(job_type)
     context = Context(
         id=id, app=app, type=job_type, run=run, attempt=attempt, execution=clock.new_id(), tags=tuple(tags)
     )
     if cancelled:
         context.cancel()
     body = {} if payload is None else json.loads(pydantic_core.to_json(payload))
-    limit = timeout or handler.timeout or worker.timeout
+    limit = timeout or handler.timeout or rules.timeout or worker.timeout
     return beside_a_loop(lambda: _attempt(in_this_process(handler), body, context, limit, worker.max_result_bytes))
 
 

@@ -27,6 +27,7 @@ from dispatcher.core.keys import KeyRecord
 from dispatcher.core.lifecycle import RERUNNABLE
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.selection import ReadyJobs
+from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock
 from schemas import Ended, Event, JobState, Moved, Rerun, Started, WorkMessage
 from schemas.events import about
@@ -70,7 +71,8 @@ class Simulation:
         self._start_ms = to_ms(start)
         self._chance = chance if callable(chance) else lambda: chance
         self._key = KeyRecord(id="testing", app=app, hash="", created_at=self._start_ms)
-        self._rules = Rules(frozenset(self._settings.lanes), self._settings.types, self._settings.intake.max_body_bytes)
+        self._types = TypeTable(self._settings.type_entries)
+        self._rules = Rules(frozenset(self._settings.lanes), self._types, self._settings.intake.max_body_bytes)
         self._policy = RetryPolicy(**self._settings.retry.model_dump())
         self._places = concurrency or self._settings.worker.concurrency
         self._executor = Executor(self._places, "", self._settings.worker.max_result_bytes)
@@ -274,10 +276,11 @@ class Simulation:
             "worker": "simulation",
         }
         self._jobs[work.id].record(Started(**common))
-        timeout = work.timeout or handler.timeout or self._settings.worker.timeout
+        rules = self._types.of(work.type)
+        timeout = work.timeout or handler.timeout or rules.timeout or self._settings.worker.timeout
         execution, result = await self._executor.run(handler, work.payload, context, timeout)
         finished_at = self._now_ms()
-        policy = resolve(self._policy, handler.retry, work.retry)
+        policy = resolve(self._policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, self._chance())
         due_at = following.message.due_at if following.message and following.delay is not None else None
         event = Ended(

@@ -79,7 +79,14 @@ async def unstorable(payload: dict[str, Any]) -> object:
     return object()
 
 
+@jobs.handler("configured")
+async def configured(payload: dict[str, Any]) -> None:
+    """Has its lane, timeout and retry from the configuration."""
+    await asyncio.sleep(3_600)
+
+
 SNOOZED: dict[str, int] = {}
+TYPES = '{"configured": {"lane": "bulk", "timeout": 0.3, "retry": {"max_attempts": 2, "base": 0.375}}}'
 
 #: The jobs: their ids, types, and what is published.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -94,13 +101,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "typed": ("typed", {"payload": {"a": "x"}}),
     "unstorable": ("unstorable", {}),
     "nobody": ("nobody.home", {"lane": "bulk"}),
+    "configured": ("configured", {}),
 }
 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     """A job without a handler ends after a second and a half, since this test waits for it."""
-    return make_settings(DISPATCHER_WORKER__NO_HANDLER_DELAY="0.5", DISPATCHER_WORKER__NO_HANDLER_LIMIT="1.4")
+    return make_settings(
+        DISPATCHER_WORKER__NO_HANDLER_DELAY="0.5", DISPATCHER_WORKER__NO_HANDLER_LIMIT="1.4", DISPATCHER_TYPES=TYPES
+    )
 
 
 def told(document: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +161,6 @@ async def test_a_simulation_comes_to_what_real_servers_come_to(
         assert told(simulated[job_id]) == told(real[job_id])
         for mine, theirs in zip(pauses(simulated[job_id]), pauses(real[job_id]), strict=True):
             assert mine - 0.002 <= theirs < mine + 10, job_id  # far above what a busy machine adds
-    assert parked == {"flaky-less", "again", "never", "slow", "typed", "unstorable", "nobody"}
-    assert len(installed.drain(installed.names.parked("default"))) == len(parked - {"nobody"})
-    assert len(installed.drain(installed.names.parked("bulk"))) == 1
+    assert parked == {"flaky-less", "again", "never", "slow", "typed", "unstorable", "nobody", "configured"}
+    assert len(installed.drain(installed.names.parked("default"))) == len(parked - {"nobody", "configured"})
+    assert len(installed.drain(installed.names.parked("bulk"))) == 2
