@@ -12,7 +12,7 @@ from schemas import RetrySpec
 
 #: A job type, or a topic pattern: ``*`` stands for one word, ``#`` for any number.
 TypePattern = Annotated[str, Field(max_length=100, pattern=r"^(?:[a-z0-9_-]+|\*|#)(?:\.(?:[a-z0-9_-]+|\*|#))*$")]
-#: A field's name, or a path of names from the top, joined by dots; ``*`` stands for any one field or element.
+#: A field's name, or names on the way to it joined by dots; ``*`` stands for any one field or element.
 FieldPath = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^.]+(?:\.[^.]+)*$")]
 
 

@@ -21,11 +21,11 @@ from dispatcher.core import ladder, outcome
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.topology import Names
-from dispatcher.core.types import TypeTable
+from dispatcher.core.types import TypeRules, TypeTable
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import Outbox, Outgoing
 from dispatcher.edges.children import Child
-from schemas import Ended, Event, JobState, Moved, Outcome, WorkMessage
+from schemas import Ended, ErrorInfo, Event, JobState, Moved, Outcome, WorkMessage
 from schemas.events import about
 
 _logger = log.get("worker")
@@ -138,8 +138,8 @@ class Attempts:
             outcome=execution.outcome,
             state=following.state,
             due_at=following.message.due_at if following.message and following.delay is not None else None,
-            error=execution.error,
-            result=result,
+            error=_recorded(execution, rules),
+            result=rules.result(result),
         )
         notice.withdraw()
         self._follow(step, following, event)
@@ -181,3 +181,9 @@ class Attempts:
     def _follow(self, step: Step, following: outcome.Next, event: Event) -> None:
         messages, urgent = self._messages(step, following), following.delay is not None
         self._outbox.add(messages, [event], partial(self._settled, step), urgent=urgent, in_turn=True)
+
+
+def _recorded(execution: outcome.Execution, rules: TypeRules) -> ErrorInfo | None:
+    """What history has of an error: what we say ourselves, and what the handler said where nothing of it is private."""
+    ours = execution.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
+    return execution.error if ours else rules.error(execution.error)

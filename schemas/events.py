@@ -33,11 +33,16 @@ class JobEvent(Model):
 
 
 class Accepted(JobEvent):
-    """Intake took the job in; the only event that carries its content."""
+    """Intake took the job in; the only event that carries its content.
+
+    ``payload`` is None where the configuration of its type does not record it; ``redacted`` says that fields of it
+    were taken out.
+    """
 
     kind: Literal["accepted"] = "accepted"
     key_id: str
-    payload: dict[str, Any]
+    payload: dict[str, Any] | None = None
+    redacted: bool = False
     tags: tuple[str, ...] = ()
     timeout: float | None = None
     retry: RetrySpec | None = None

@@ -18,7 +18,7 @@ from dispatcher.core.ids import uuid7
 from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import MAX_MESSAGE_BYTES
-from dispatcher.core.types import TypeTable
+from dispatcher.core.types import TypeRules, TypeTable
 from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage
 
 MAX_TYPE_LENGTH = 100
@@ -138,14 +138,15 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
     _check_fields(body, job_type)
     request = _validate(body)
     _check_values(request, sub.body, body)
-    lane = request.lane or rules.types.of(job_type).lane or DEFAULT_LANE
+    of_type = rules.types.of(job_type)
+    lane = request.lane or of_type.lane or DEFAULT_LANE
     if lane not in rules.lanes:
         raise Refusal(Code.UNKNOWN_LANE, f"no such lane; there are: {', '.join(sorted(rules.lanes))}")
     if not key.allows_lane(lane):
         raise Refusal(Code.FORBIDDEN, "this API key may not publish to this lane")
     if not key.allows_priority(request.priority):
         raise Refusal(Code.FORBIDDEN, f"this API key may not publish above priority {key.max_priority}")
-    return _admitted(sub, request, key, lane, now, random_bits)
+    return _admitted(sub, request, key, of_type, lane, now, random_bits)
 
 
 def encode_work(work: WorkMessage) -> bytes:
@@ -231,7 +232,13 @@ def _check_values(request: JobRequest, raw: bytes, body: dict[str, Any]) -> None
 
 
 def _admitted(
-    sub: Submission, request: JobRequest, key: keys.KeyRecord, lane: str, now: int, random_bits: int
+    sub: Submission,
+    request: JobRequest,
+    key: keys.KeyRecord,
+    of_type: TypeRules,
+    lane: str,
+    now: int,
+    random_bits: int,
 ) -> Admitted:
     job_id = request.id or uuid7(now, random_bits)
     payload = request.payload or {}
@@ -249,6 +256,7 @@ def _admitted(
         retry=request.retry,
         trace=trace,
     )
+    recorded = of_type.payload(payload)
     event = Accepted(
         app=key.app,
         id=job_id,
@@ -257,7 +265,8 @@ def _admitted(
         priority=request.priority,
         accepted_at=now,
         key_id=key.id,
-        payload=payload,
+        payload=recorded,
+        redacted=recorded is not None and recorded != payload,
         tags=request.tags,
         timeout=request.timeout,
         retry=request.retry,

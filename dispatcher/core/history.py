@@ -67,7 +67,8 @@ def _identify(doc: Document, event: Any) -> None:
 def _accepted(doc: Document, event: Accepted) -> None:
     _identify(doc, event)
     if "key_id" not in doc:
-        doc.update(key_id=event.key_id, payload=event.payload, tags=list(event.tags))
+        doc.update(key_id=event.key_id, tags=list(event.tags))
+        doc.update(_recorded(event))
         if event.timeout is not None:
             doc["timeout"] = event.timeout
         if event.retry is not None:
@@ -75,6 +76,13 @@ def _accepted(doc: Document, event: Accepted) -> None:
         if event.trace is not None:
             doc["trace"] = event.trace.model_dump(exclude_none=True)
     _move(doc, JobState.QUEUED, event.run, event.seq)
+
+
+def _recorded(event: Accepted) -> Document:
+    """The payload, as far as the configuration of its type lets history have it, and what says that it is not all."""
+    if event.payload is None:
+        return {"payload_omitted": True}
+    return {"payload": event.payload, "redacted": True} if event.redacted else {"payload": event.payload}
 
 
 def _started(doc: Document, event: Started) -> None:

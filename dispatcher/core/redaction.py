@@ -18,24 +18,21 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Fields to take out: of a name anywhere, or at the end of a path from the top, ``*`` being any one step."""
+    """Fields to take out: at the end of a path of names, wherever it begins; ``*`` is any one field or element."""
 
-    names: frozenset[str] = frozenset()
     paths: tuple[Path, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.paths)
+        return bool(self.paths)
 
     def of(self, value: Any) -> Any:
         """The value without what these fields hold; the value itself stays as it is."""
-        return _without(value, self.names, self.paths)
+        return _without(value, self.paths, ())
 
 
 def redaction(fields: Iterable[str]) -> Redaction:
-    """Read fields as the configuration gives them. A dotted path is taken as a name as well: JSON allows dots there."""
-    fields = tuple(fields)
-    names = frozenset(field for field in fields if field != "*")
-    return Redaction(names, tuple(tuple(field.split(".")) for field in fields if field not in names or "." in field))
+    """Read fields as the configuration gives them. A dotted one is taken as a name as well: JSON allows dots there."""
+    return Redaction(tuple({path: None for field in fields for path in ((field,), tuple(field.split(".")))}))
 
 
 def withhold(error: ErrorInfo) -> ErrorInfo:
@@ -43,17 +40,16 @@ def withhold(error: ErrorInfo) -> ErrorInfo:
     return ErrorInfo(type=error.type, message=NOT_RECORDED)
 
 
-def _without(value: Any, names: frozenset[str], paths: tuple[Path, ...]) -> Any:
+def _without(value: Any, paths: tuple[Path, ...], begun: tuple[Path, ...]) -> Any:
+    """``begun`` is what is left of the paths that led here."""
     if isinstance(value, dict):
-        return {name: _member(member, name, names, paths) for name, member in value.items()}
+        return {name: _member(member, name, paths, begun) for name, member in value.items()}
     if isinstance(value, list):
-        return [_member(member, None, names, paths) for member in value]
+        return [_member(member, None, paths, begun) for member in value]
     return value
 
 
-def _member(value: Any, name: str | None, names: frozenset[str], paths: tuple[Path, ...]) -> Any:
+def _member(value: Any, name: str | None, paths: tuple[Path, ...], begun: tuple[Path, ...]) -> Any:
     """What is shown of a field, or of an element, which has no name."""
-    following = tuple(path[1:] for path in paths if path[0] in (name, "*"))
-    if name in names or () in following:
-        return REDACTED
-    return _without(value, names, following)
+    following = tuple({path[1:] for path in (*paths, *begun) if path[0] in (name, "*")})
+    return REDACTED if () in following else _without(value, paths, following)

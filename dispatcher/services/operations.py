@@ -83,7 +83,15 @@ class Operations:
         if JobState(doc["state"]) not in RERUNNABLE:
             raise OperationError(f"job {doc['id']} is {doc['state']}: only a finished job can be retried")
         if "payload" not in doc:
-            raise OperationError(f"the payload of job {doc['id']} is not in history, so it cannot be run again")
+            raise OperationError(
+                f"the payload of job {doc['id']} is not in history, so it cannot be run again from there; "
+                f"a dead job's message has it: dispatcher dead replay {doc['id']}"
+            )
+        if doc.get("redacted"):
+            raise OperationError(
+                f"fields of the payload of job {doc['id']} were redacted, so it cannot be run again from history; "
+                "a dead job's message is whole: dispatcher dead replay " + doc["id"]
+            )
         work = new_run(work_of(doc))
         await self._publish(self._first_step(work, "retry"))
         return work.run
