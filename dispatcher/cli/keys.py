@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import click
 
 from dispatcher.cli import output
+from dispatcher.cli.durations import Duration
 from dispatcher.cli.session import run_operation, settings
 from dispatcher.core import keys as core
 from dispatcher.edges import clock
+from dispatcher.services.keyring import Keyring, Rotated
 from dispatcher.services.operations import Operations
 from schemas import PRIORITIES
-
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_YEAR_MS = 366 * 86_400_000
-
-
-class Duration(click.ParamType[int]):
-    """``90d``, ``12h``, ``30m`` or ``45s``, as milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read the text."""
-        match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is not a duration; write 90d, 12h, 30m or 45s", param, ctx)
-        ms = int(match[1]) * _UNITS[match[2]] * 1000
-        if ms > 100 * _YEAR_MS:
-            self.fail("at most 100 years", param, ctx)
-        return ms
 
 
 def _words(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,9 +23,21 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
 
 
+Result = TypeVar("Result")
+
+
+def on_keyring(action: Callable[[Keyring], Awaitable[Result]]) -> Result:
+    """Run an action on the installation's keys, with its entry in the audit."""
+
+    async def run(operations: Operations) -> Result:
+        return await action(Keyring(operations.keys, operations.audit, settings().keys.env))
+
+    return run_operation(run)
+
+
 @click.group()
 def keys() -> None:
-    """API keys: create, list, revoke."""
+    """API keys: create, list, show, rotate, revoke, and look for leaked ones."""
 
 
 @keys.command("create")
@@ -85,7 +80,7 @@ def create(
         )
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--types") from None
-    run_operation(lambda operations: operations.keys.create(record))
+    on_keyring(lambda keyring: keyring.create(record))
     if as_json:
         output.emit_json({"app": app, "id": key_id, "key": key})
     else:
@@ -103,23 +98,21 @@ def list_keys(app: str | None, as_json: bool) -> None:
     if as_json:
         output.emit_json([_shown(record, now) for record in records])
         return
-    columns = ["key", "app", "state", "types", "lanes", "highest priority", "created", "expires"]
-    output.table(
-        None,
-        columns,
-        [
-            (
-                record.id,
-                record.app,
-                output.state(record.state(now)),
-                " ".join(record.types) or "all",
-                " ".join(record.lanes) or "all",
-                record.max_priority or "any",
-                output.clock(record.created_at),
-                output.clock(record.expires_at) or "never",
-            )
-            for record in records
-        ],
+    columns = ["key", "app", "state", "types", "lanes", "highest priority", "created", "expires", "replaced by"]
+    output.table(None, columns, [_row(record, now) for record in records])
+
+
+def _row(record: core.KeyRecord, now: int) -> tuple[Any, ...]:
+    return (
+        record.id,
+        record.app,
+        output.state(record.state(now)),
+        " ".join(record.types) or "all",
+        " ".join(record.lanes) or "all",
+        record.max_priority or "any",
+        output.clock(record.created_at),
+        output.clock(record.expires_at) or "never",
+        record.replaced_by or "",
     )
 
 
@@ -135,6 +128,60 @@ def _shown(record: core.KeyRecord, now: int) -> dict[str, Any]:
             "max_bytes": record.max_bytes,
             "created_at": record.created_at,
             "expires_at": record.expires_at,
+            "replaces": record.replaces,
+            "replaced_by": record.replaced_by,
+        }
+    )
+    return shown
+
+
+@keys.command("show")
+@click.argument("key_id", metavar="KEYID")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def show(key_id: str, as_json: bool) -> None:
+    """Show one key: what it may do, until when, and which key it replaces or is replaced by."""
+    record = on_keyring(lambda keyring: keyring.get(key_id))
+    shown = _shown(record, clock.now_ms())
+    if as_json:
+        output.emit_json(shown)
+        return
+    for name, value in shown.items():
+        text = " ".join(value) if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' '):14} {'-' if text in (None, '') else text}")
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="KEYID")
+@click.option(
+    "--grace", type=Duration(zero=True), default="24h", show_default=True, help="How long the old key is accepted."
+)
+@click.option("--expires", type=Duration(), metavar="90d", help="How long the new key is valid; else as the old was.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, key, old, grace_until.")
+def rotate(key_id: str, grace: int, expires: int | None, as_json: bool) -> None:
+    """Make a key that replaces KEYID, with the same application and scopes, and print it.
+
+    The new key has an id and a secret of its own, shown this once. The old one is accepted until the grace period is
+    over; `keys list` shows both, and when each was last used.
+    """
+    rotated = on_keyring(lambda keyring: keyring.rotate(key_id, grace, expires))
+    if as_json:
+        output.emit_json(_rotation(rotated))
+        return
+    old, new = rotated.old, rotated.new
+    output.say(f"Key {new.id} of app {new.app} replaces {old.id}. Keep it now: it is not shown again.")
+    output.say(f"{old.id} is accepted until {output.clock(old.expires_at)}; to end it before: keys revoke {old.id}")
+    click.echo(rotated.key)
+
+
+def _rotation(rotated: Rotated) -> dict[str, Any]:
+    shown: dict[str, Any] = output.with_times(
+        {
+            "app": rotated.new.app,
+            "id": rotated.new.id,
+            "key": rotated.key,
+            "expires_at": rotated.new.expires_at,
+            "old": rotated.old.id,
+            "grace_until": rotated.old.expires_at,
         }
     )
     return shown
@@ -143,12 +190,9 @@ def _shown(record: core.KeyRecord, now: int) -> dict[str, Any]:
 @keys.command("revoke")
 @click.argument("key_id", metavar="KEYID")
 def revoke(key_id: str) -> None:
-    """Revoke a key for good; every running intake refuses it within 2 s."""
+    """Revoke a key for good; every running intake refuses it within 2 s.
 
-    async def action(operations: Operations) -> core.KeyRecord | None:
-        return await operations.keys.revoke(key_id)
-
-    record = run_operation(action)
-    if record is None:
-        raise click.ClickException(f"no key {core.redact(key_id.encode()).decode()}; see: dispatcher keys list")
-    output.say(f"revoked {record.id} of app {record.app}")
+    Keys that it replaced and that are still accepted are revoked with it; the key that replaced it goes on.
+    """
+    for record in on_keyring(lambda keyring: keyring.revoke(key_id)):
+        output.say(f"revoked {record.id} of app {record.app}")

@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": "run",
     "publish": "publish",
     "keys": "keys",
+    "audit": "audit",
     "jobs": "jobs",
     "dead": "dead",
     "rejected": "rejected",

@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_TIMES = {"accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at", "first_seen", "last_seen"}
+_TIMES = {
+    "accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at", "successor_expires_at",
+    "grace_until", "last_used_at", "first_seen", "last_seen", "at", "closed_at",
+}  # fmt: skip
 
 STATE_STYLES = {
     "succeeded": "green",
@@ -25,6 +28,7 @@ STATE_STYLES = {
     "cancelled": "magenta",
     "revoked": "red",
     "active": "green",
+    "retiring": "yellow",
 }
 
 

@@ -97,7 +97,7 @@ def authenticate(api_key: object, record: keys.KeyRecord | None, now: int) -> ke
         Refusal: ``unknown_key``, ``revoked_key`` or ``expired_key``.
     """
     text = bytes(api_key).decode("latin-1") if isinstance(api_key, (bytes, bytearray)) else str(api_key)
-    if record is None or not keys.matches(record, text):
+    if not keys.matches(record, text) or record is None:
         raise Refusal(Code.UNKNOWN_KEY, "no such API key; see: dispatcher keys list")
     state = record.state(now)
     if state == "revoked":

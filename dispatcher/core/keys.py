@@ -11,9 +11,9 @@ import hashlib
 import hmac
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from schemas import PRIORITIES
 
@@ -32,7 +32,9 @@ _REDACTED = b"[redacted key]"
 APP_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 TYPE_PATTERN = re.compile(r"(?:[a-z0-9_-]+|\*|#)(?:\.(?:[a-z0-9_-]+|\*|#))*")
 
-KeyState = Literal["active", "revoked", "expired"]
+KeyState = Literal["active", "retiring", "revoked", "expired"]
+#: States in which a key is accepted.
+LIVE: tuple[KeyState, ...] = ("active", "retiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class KeyRecord:
     """What is known of a key; never its secret.
 
     ``types`` are patterns like those of an AMQP topic binding (``*`` one word, ``#`` any number of words); an empty
-    ``types`` or ``lanes`` means all. ``expires_at`` and ``created_at`` are milliseconds since the epoch.
+    ``types`` or ``lanes`` means all. ``expires_at`` and ``created_at`` are milliseconds since the epoch. A rotated key
+    names its successor in ``replaced_by``, which names it in ``replaces``; ``lifetime`` is for how long it was made,
+    before its rotation brought ``expires_at`` forward.
     """
 
     id: str
@@ -53,18 +57,25 @@ class KeyRecord:
     max_bytes: int | None = None
     expires_at: int | None = None
     revoked: bool = False
+    replaces: str | None = None
+    replaced_by: str | None = None
+    lifetime: int | None = None
     patterns: tuple[tuple[str, ...], ...] = field(default=(), init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", tuple(map(split_type_pattern, self.types)))
 
     def state(self, now: int) -> KeyState:
-        """``active``, ``revoked`` or ``expired`` at ``now``."""
+        """``active``, ``retiring`` (rotated, and still accepted), ``revoked`` or ``expired`` at ``now``."""
         if self.revoked:
             return "revoked"
         if self.expires_at is not None and now >= self.expires_at:
             return "expired"
-        return "active"
+        return "active" if self.replaced_by is None else "retiring"
+
+    def expires_within(self, now: int, ms: float) -> bool:
+        """Whether it is accepted at ``now``, but will not be after so many milliseconds."""
+        return self.expires_at is not None and self.state(now) in LIVE and self.expires_at - now <= ms
 
     def allows_type(self, job_type: str) -> bool:
         """Whether jobs of this type may be published with the key."""
@@ -145,6 +156,38 @@ def generate(env: str, choice: Callable[[str], str]) -> tuple[str, str]:
     return body + checksum(body), key_id
 
 
+def successor(old: KeyRecord, key: str, key_id: str, now: int, lifetime: int | None) -> KeyRecord:
+    """The record of the key that replaces one: the same application and scopes, for ``lifetime`` milliseconds."""
+    return replace(
+        old,
+        id=key_id,
+        hash=digest(key),
+        created_at=now,
+        expires_at=None if lifetime is None else now + lifetime,
+        lifetime=lifetime,
+        replaces=old.id,
+        replaced_by=None,
+    )
+
+
+def retired(old: KeyRecord, new_id: str, until: int) -> KeyRecord:
+    """The record of a key whose successor was made: it ends at ``until``, or before if it would have ended anyway."""
+    expires_at = until if old.expires_at is None else min(until, old.expires_at)
+    return replace(old, expires_at=expires_at, replaced_by=new_id)
+
+
+def predecessors(key_id: str, records: Iterable[KeyRecord]) -> list[KeyRecord]:
+    """The keys that a key replaced, and those that they replaced, the nearest first."""
+    found: dict[str, KeyRecord] = {}
+    by_id = {record.id: record for record in records}
+    record = by_id.get(key_id)
+    while record is not None and record.replaces is not None and record.replaces not in found:
+        record = by_id.get(record.replaces)
+        if record is not None:
+            found[record.id] = record
+    return list(found.values())
+
+
 def parse(key: object) -> str | None:
     """The key's id, or None where form or checksum are wrong. Accepts what an AMQP header may hold."""
     if isinstance(key, (bytes, bytearray)):
@@ -162,9 +205,14 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def matches(record: KeyRecord, key: str) -> bool:
-    """Whether this is the record's key, compared in constant time."""
-    return hmac.compare_digest(record.hash, digest(key))
+#: Compared with where there is no record, so that an unknown id costs what a wrong secret does; no key has this hash.
+_NOBODY = "0" * 64
+
+
+def matches(record: KeyRecord | None, key: str) -> bool:
+    """Whether this is the record's key, compared in constant time; where there is no record the work is the same."""
+    same = hmac.compare_digest(_NOBODY if record is None else record.hash, digest(key))
+    return same and record is not None
 
 
 def holds_key(data: bytes) -> bool:
@@ -178,6 +226,17 @@ def redact(data: bytes) -> bytes:
     plain = _unescaped(cleaned)
     found = next(_look_for_keys(plain), None)
     return cleaned if found is None else _without_keys(plain)
+
+
+def without_keys(value: Any) -> Any:
+    """A value of texts, numbers, lists and maps, with whatever looks like a key taken out of its texts."""
+    if isinstance(value, str):
+        return redact(value.encode(errors="replace")).decode()
+    if isinstance(value, dict):
+        return {name: without_keys(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_keys(item) for item in value]
+    return value
 
 
 def _without_keys(data: bytes) -> bytes:

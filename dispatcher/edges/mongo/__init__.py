@@ -1,5 +1,6 @@
 """MongoDB. The only package that imports motor, pymongo and bson; motor itself only in ``client``."""
 
+from dispatcher.edges.mongo.audit import AuditFilter, AuditStore
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
@@ -9,6 +10,8 @@ from dispatcher.edges.mongo.stats import StatisticsStore
 from dispatcher.edges.mongo.watch import DatabaseWatch
 
 __all__ = [
+    "AuditFilter",
+    "AuditStore",
     "Database",
     "DatabaseAway",
     "DatabaseError",

@@ -50,6 +50,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         ),
     ],
     "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],
+    "audit": [
+        IndexModel([("at", DESCENDING)]),
+        IndexModel([("app", ASCENDING), ("at", DESCENDING)]),
+    ],
     "stats": [IndexModel([("dirty_at", ASCENDING)], sparse=True)],
 }
 

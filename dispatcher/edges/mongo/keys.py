@@ -35,11 +35,24 @@ class KeyStore:
             "expires_at": to_date(record.expires_at),
             "created_at": to_date(record.created_at),
             "revoked_at": None,
+            "replaces": record.replaces,
+            "replaced_by": None,
         }
         # the server's clock dates the change, so that every intake's next look finds it
         await self._keys.update_one(
             {"_id": record.id}, {"$setOnInsert": fields, "$currentDate": {"updated_at": True}}, upsert=True
         )
+
+    async def retire(self, record: KeyRecord) -> None:
+        """Store what a rotation changed: until when the old key is accepted, and its successor.
+
+        The end is only ever brought forward, whatever another command does meanwhile.
+        """
+        ends = to_date(record.expires_at)
+        # null, which stands for no end, is less than any date
+        sooner = {"$cond": [{"$eq": ["$expires_at", None]}, ends, {"$min": ["$expires_at", ends]}]}
+        changed = {"expires_at": sooner, "replaced_by": record.replaced_by, "lifetime": record.lifetime}
+        await self._keys.update_one({"_id": record.id}, [{"$set": changed | {"updated_at": "$$NOW"}}])
 
     async def revoke(self, key_id: str) -> KeyRecord | None:
         """Revoke for good; None where there is no such key. Doing it again changes nothing."""
@@ -89,7 +102,17 @@ def _record(stored: dict[str, Any]) -> KeyRecord | None:
             max_bytes=stored["max_bytes"],
             expires_at=from_date(stored["expires_at"]),
             revoked=stored["revoked_at"] is not None,
+            replaces=stored.get("replaces"),
+            replaced_by=stored.get("replaced_by"),
+            lifetime=_lifetime(stored),
         )
     except (KeyError, TypeError, ValueError) as error:
         _logger.error("a document in api_keys is no key", id=str(stored["_id"]), error=type(error).__name__)
         return None
+
+
+def _lifetime(stored: dict[str, Any]) -> int | None:
+    """For how long the key was made; documents of earlier versions say it by their times."""
+    if "lifetime" in stored:
+        return None if stored["lifetime"] is None else int(stored["lifetime"])
+    return None if stored["expires_at"] is None else int(stored["expires_at"]) - int(stored["created_at"])
