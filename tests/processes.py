@@ -102,9 +102,11 @@ class ServiceProcess:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         level: str = "info",
+        folder: Path = ROOT,
     ) -> None:
         log = {"DISPATCHER_LOG__FORMAT": "json", "DISPATCHER_LOG__LEVEL": level}
         self._arguments = arguments
+        self._folder = folder
         self._env = environment(installation, log | dict(env or {}))
         self.process: Any = None
         self.url = ""
@@ -112,7 +114,7 @@ class ServiceProcess:
     async def __aenter__(self) -> ServiceProcess:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _end
         self.process = await asyncio.create_subprocess_exec(
-            *_PROGRAM, *self._arguments, cwd=ROOT, env=self._env, stdout=self._file, stderr=self._file
+            *_PROGRAM, *self._arguments, cwd=self._folder, env=self._env, stdout=self._file, stderr=self._file
         )
         try:
             self.url = (await self.logged("listening"))["url"]

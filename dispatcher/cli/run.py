@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,8 @@ _logger = log.get("up")
 
 #: Pause before the topology is declared again, in seconds.
 AWAY_PAUSE = 2.0
+#: Seconds that a worker gets to stop after its grace period.
+STOPPING = 30.0
 
 
 @click.command()
@@ -32,8 +35,12 @@ def run(service: str) -> None:
 
 @click.command()
 @click.argument("target", metavar="MODULE:REGISTRY")
-def worker(target: str) -> None:
+@click.option("--reload", is_flag=True, help="Start anew when a Python file in this folder changes; for development.")
+def worker(target: str, reload: bool) -> None:
     """Run a worker with the handlers of MODULE:REGISTRY, for example examples.handlers:jobs."""
+    if reload:
+        _reload(target)
+        return
     _serve(lambda settings: [composition.worker(settings, target)])
 
 
@@ -45,6 +52,16 @@ def up(target: str | None) -> None:
     if target is None:
         say("up runs intake, recorder and scheduler; run handlers beside it: dispatcher worker MODULE:REGISTRY")
     _serve(lambda settings: composition.everything(settings, target), _apply_topology)
+
+
+def _reload(target: str) -> None:
+    """A worker in a child process, started anew at every change."""
+    from dispatcher.edges.reloading import supervise
+
+    settings = load_settings()
+    folder = Path.cwd()
+    say(f"watching {folder} (--reload is for development, not for production)")
+    supervise(["worker", target], folder, settings.worker.grace + STOPPING, say)
 
 
 async def _apply_topology(settings: Settings) -> None:
