@@ -340,6 +340,7 @@ class Worker:
         if not task.cancelled() and (error := task.exception()):
             _logger.error("step failed inside the worker", exc_info=(type(error), error, error.__traceback__))
         self._start_ready()
+        self._read_ahead.place_taken(self._ready.highest)
 
     async def _guarded(self, step: Step, work: Awaitable[None]) -> None:
         """Do something for a step, and give it back where that is cancelled or fails."""

@@ -22,13 +22,22 @@ def stats(as_json: bool) -> None:
         return
     states = [state for state in JobState if report["total"].get(state)]
     for title in ("by_type", "by_priority", "by_app"):
-        _table(title.replace("_", " "), report[title], [str(state) for state in states])
+        _table(title.replace("_", " "), report[title], report["starts"][title], [str(state) for state in states])
     total = ", ".join(f"{report['total'][state]} {state}" for state in states) or "no jobs yet"
-    output.say(f"total: {total}; {report['total']['retries']} retries")
+    output.say(f"total: {total}; {report['total']['retries']} retries, {report['starts']['total']} starts")
 
 
-def _table(title: str, groups: dict[str, Any], states: list[str]) -> None:
-    columns = [title, *(f">{state}" for state in states), ">retries", ">wait p50", ">p99", ">run p50", ">p99"]
+def _table(title: str, groups: dict[str, Any], starts: dict[str, int], states: list[str]) -> None:
+    columns = [
+        title,
+        *(f">{state}" for state in states),
+        ">retries",
+        ">starts",
+        ">wait p50",
+        ">p99",
+        ">run p50",
+        ">p99",
+    ]
     rows = []
     for name, group in groups.items():
         wait, run = group["wait_ms"], group["run_ms"]
@@ -37,6 +46,7 @@ def _table(title: str, groups: dict[str, Any], states: list[str]) -> None:
                 name or "(no valid type)",
                 *(group.get(state, 0) for state in states),
                 group["retries"],
+                starts[name],
                 *(output.duration(ms) for ms in (wait["p50"], wait["p99"], run["p50"], run["p99"])),
             )
         )

@@ -20,7 +20,8 @@ class ReadyJobs(Generic[Item]):
     def __init__(self) -> None:
         self._levels: tuple[deque[tuple[int, Item]], ...] = tuple(deque() for _ in PRIORITIES)
         self._arrivals = 0
-        self._starts_since_aged = 0
+        #: Starts in a row that were to pass a lower job by.
+        self._passed_by = 0
         self._count = 0
 
     def __len__(self) -> int:
@@ -28,6 +29,11 @@ class ReadyJobs(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         return (item for level in self._levels for _, item in level)
+
+    @property
+    def highest(self) -> int | None:
+        """The rank of the highest priority that waits (0 is critical), None where nothing does."""
+        return next((rank for rank, level in enumerate(self._levels) if level), None)
 
     def push(self, priority: str, item: Item) -> None:
         """Add a job that arrived."""
@@ -43,10 +49,11 @@ class ReadyJobs(Generic[Item]):
         """
         filled = [level for level in self._levels if level]
         level = filled[0]
-        self._starts_since_aged += 1
-        if len(filled) > 1 and self._starts_since_aged >= AGED_EVERY:
+        # only starts that passed a lower job by count: after a time of lower jobs alone, a higher one starts at once
+        self._passed_by = self._passed_by + 1 if len(filled) > 1 else 0
+        if self._passed_by >= AGED_EVERY:
             level = min(filled[1:], key=lambda waiting: waiting[0][0])
-            self._starts_since_aged = 0
+            self._passed_by = 0
         self._count -= 1
         return level.popleft()[1]
 

@@ -21,13 +21,14 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(slots=True)
 class Cell:
-    """Counts of the documents of one (type, priority, app): states, retries, and histograms {bucket: count}."""
+    """Counts of the documents of one (type, priority, app): states, retries, starts, and histograms {bucket: count}."""
 
     type: str
     priority: str | None
     app: str
     states: Counter[str] = field(default_factory=Counter)
     retries: int = 0
+    starts: int = 0
     wait: Counter[int] = field(default_factory=Counter)
     run: Counter[int] = field(default_factory=Counter)
 
@@ -35,6 +36,7 @@ class Cell:
         """Add another cell's counts."""
         self.states += other.states
         self.retries += other.retries
+        self.starts += other.starts
         self.wait += other.wait
         self.run += other.run
 
@@ -66,13 +68,15 @@ def percentiles(histogram: Mapping[int, int]) -> dict[str, float | None]:
 
 
 def report(cells: Iterable[Cell]) -> dict[str, Any]:
-    """The document of ``stats --json``."""
+    """The document of ``stats --json``; ``starts`` counts executions that began, apart from the states of jobs."""
     cells = list(cells)
+    groups = {f"by_{name}": _grouped(cells, name) for name in ("type", "priority", "app")}
+    total = _sum(cells)
+    starts = {by: {name: cell.starts for name, cell in group.items()} for by, group in groups.items()}
     return {
-        "total": _counts(_sum(cells)),
-        "by_type": {name: _full(cell) for name, cell in _grouped(cells, "type").items()},
-        "by_priority": {name: _full(cell) for name, cell in _grouped(cells, "priority").items()},
-        "by_app": {name: _full(cell) for name, cell in _grouped(cells, "app").items()},
+        "total": _counts(total),
+        **{by: {name: _full(cell) for name, cell in group.items()} for by, group in groups.items()},
+        "starts": {"total": total.starts, **starts},
     }
 
 

@@ -98,8 +98,12 @@ class Scheduler:
         self._database.close()
 
     async def _roll_up(self) -> None:
+        marked = False
         while True:
             try:
+                if not marked:
+                    await self._stats.mark_old()
+                    marked = True
                 metrics.rolled_up.inc(await self._stats.roll_up(self._settings.scheduler.rollup_quiet))
             except DatabaseError as error:
                 _logger.warning("cannot put statistics together", error=type(error).__name__)

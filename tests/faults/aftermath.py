@@ -194,12 +194,14 @@ def _from_documents(installation: Installation) -> dict[tuple[str, str], dict[st
     for doc in installation.db.jobs.find():
         for field, value in (("total", ""), ("by_type", doc["type"]), ("by_priority", doc["priority"])):
             if value is not None:
-                counts.setdefault((field, value), Counter()).update({doc["state"]: 1, "retries": doc.get("retries", 0)})
+                told = {doc["state"]: 1, "retries": doc.get("retries", 0), "starts": len(doc["attempts"])}
+                counts.setdefault((field, value), Counter()).update(told)
     return {key: dict(+counter) for key, counter in counts.items()}
 
 
 def _counted(stated: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, int]]:
-    rows = {("total", ""): stated["total"]}
+    starts = stated["starts"]
+    rows = {("total", ""): stated["total"] | {"starts": starts["total"]}}
     for field in ("by_type", "by_priority"):
-        rows |= {(field, value): row for value, row in stated[field].items()}
+        rows |= {(field, value): row | {"starts": starts[field][value]} for value, row in stated[field].items()}
     return {key: {k: n for k, n in row.items() if isinstance(n, int) and n} for key, row in rows.items()}

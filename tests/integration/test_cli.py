@@ -220,15 +220,18 @@ async def test_stats_equal_the_documents(shop: Shop) -> None:
         await installation.finished(f"stat-{number}", "shop" if number % 2 else "other")
     await eventually(lambda: installation.db.jobs.find_one({"app": "other", "state": "rejected"}), "it is refused")
     printed = (await succeed(installation, "stats", "--json")).json
-    assert printed.keys() == {"total", "by_type", "by_priority", "by_app"}
+    assert printed.keys() == {"total", "by_type", "by_priority", "by_app", "starts"}
     documents = list(installation.db.jobs.find())
     assert printed["total"] == _counted(documents)
+    assert printed["starts"]["total"] == sum(len(d["attempts"]) for d in documents)
     for section, field in {"by_type": "type", "by_priority": "priority", "by_app": "app"}.items():
         names = {document[field] for document in documents if document[field] is not None}
         assert printed[section].keys() == names
         for name, group in printed[section].items():
             assert group.pop("wait_ms").keys() == group.pop("run_ms").keys() == {"p50", "p95", "p99"}
             assert group == _counted([d for d in documents if d[field] == name]), (section, name)
+            started = sum(len(d["attempts"]) for d in documents if d[field] == name)
+            assert printed["starts"][section][name] == started, (section, name)
     waits = sorted(d["wait_ms"] for d in documents if d["type"] == "l.echo" and "wait_ms" in d)
     again = (await invoked(installation, "stats", "--json")).json["by_type"]["l.echo"]["wait_ms"]
     assert again["p50"] == pytest.approx(waits[(len(waits) - 1) // 2], rel=0.02, abs=1)

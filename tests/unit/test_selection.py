@@ -63,6 +63,30 @@ def test_an_arriving_higher_job_starts_next() -> None:
     assert ready.pop() == "c"
 
 
+@pytest.mark.parametrize("before", range(25))
+def test_a_higher_job_starts_next_however_many_lower_ones_started_before(before: int) -> None:
+    """Starts that passed nobody by earn the lower ones nothing."""
+    ready: ReadyJobs[str] = ReadyJobs()
+    for _ in range(before + 5):
+        ready.push("low", "l")
+    assert [ready.pop() for _ in range(before)] == ["l"] * before
+    for _ in range(9):
+        ready.push("high", "h")
+    assert [ready.pop() for _ in range(10)] == ["h"] * 9 + ["l"]
+
+
+def test_the_highest_that_waits_is_known() -> None:
+    """By its rank, as jobs come and go."""
+    ready: ReadyJobs[str] = ReadyJobs()
+    assert ready.highest is None
+    ready.push("low", "l")
+    assert ready.highest == RANK["low"]
+    ready.push("critical", "c")
+    assert ready.highest == RANK["critical"]
+    ready.pop()
+    assert ready.highest == RANK["low"]
+
+
 @pytest.mark.parametrize("lowest", PRIORITIES[1:])
 def test_the_lowest_progresses_under_a_flood_of_every_higher_priority(lowest: str) -> None:
     """Higher jobs never run out, and each lower job starts after a bounded number of starts."""

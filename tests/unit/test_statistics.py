@@ -22,6 +22,7 @@ CELLS = st.builds(
     app=st.sampled_from(["shop", "crm"]),
     states=STATES,
     retries=st.integers(0, 9),
+    starts=st.integers(0, 99),
     wait=HISTOGRAMS,
     run=HISTOGRAMS,
 )
@@ -29,7 +30,7 @@ CELLS = st.builds(
 
 def content(cell: Cell) -> tuple[Any, ...]:
     """What a cell counts."""
-    return cell.states, cell.retries, cell.wait, cell.run
+    return cell.states, cell.retries, cell.starts, cell.wait, cell.run
 
 
 def added(*cells: Cell) -> Cell:
@@ -69,10 +70,10 @@ def test_nothing_measured_is_null() -> None:
 
 
 def test_the_report_has_the_shape_of_the_contract() -> None:
-    """total, by_type, by_priority, by_app; states with their counts, retries, and percentiles below."""
+    """total, by_type, by_priority, by_app; states with their counts, retries, and percentiles below; starts apart."""
     cells = [
-        Cell("email.send", "high", "shop", Counter(succeeded=3, failed=1), 2, Counter({0: 4}), Counter({35: 3})),
-        Cell("email.send", "low", "crm", Counter(succeeded=1), 0, Counter({0: 1})),
+        Cell("email.send", "high", "shop", Counter(succeeded=3, failed=1), 2, 6, Counter({0: 4}), Counter({35: 3})),
+        Cell("email.send", "low", "crm", Counter(succeeded=1), 0, 1, Counter({0: 1})),
         Cell("", None, "shop", Counter(rejected=2)),
     ]
     times = {"p50": 1.0, "p95": 1.0, "p99": 1.0}
@@ -90,10 +91,24 @@ def test_the_report_has_the_shape_of_the_contract() -> None:
         },
         "by_app": {
             "crm": {"succeeded": 1, "retries": 0, "wait_ms": times, "run_ms": none},
-            "shop": {"failed": 1, "rejected": 2, "succeeded": 3, "retries": 2, "wait_ms": times, "run_ms": two},
+            "shop": {
+                "failed": 1,
+                "rejected": 2,
+                "succeeded": 3,
+                "retries": 2,
+                "wait_ms": times,
+                "run_ms": two,
+            },
+        },
+        "starts": {
+            "total": 7,
+            "by_type": {"": 0, "email.send": 7},
+            "by_priority": {"high": 6, "low": 1},
+            "by_app": {"crm": 1, "shop": 6},
         },
     }
-    assert report([]) == {"total": {"retries": 0}, "by_type": {}, "by_priority": {}, "by_app": {}}
+    nothing = {"by_type": {}, "by_priority": {}, "by_app": {}}
+    assert report([]) == {"total": {"retries": 0}, **nothing, "starts": {"total": 0, **nothing}}
 
 
 @given(CELLS, CELLS, CELLS)
@@ -113,3 +128,4 @@ def test_a_report_does_not_depend_on_how_cells_are_cut(cells: list[Cell], data: 
     for group in ("by_type", "by_app"):
         for state in ("succeeded", "failed", "queued", "retries"):
             assert sum(one.get(state, 0) for one in whole[group].values()) == whole["total"].get(state, 0)
+        assert sum(whole["starts"][group].values()) == whole["starts"]["total"]

@@ -217,9 +217,9 @@ class Consumer:
             self._on_delivery(delivery)
 
     @property
-    def paused(self) -> bool:
-        """Whether some queues are not consumed for the moment."""
-        return bool(self._paused)
+    def paused(self) -> frozenset[str]:
+        """The queues that are not consumed for the moment."""
+        return frozenset(self._paused)
 
     async def pause(self, queues: Iterable[str]) -> None:
         """Take nothing more from these queues until `resume`; what was taken stays taken."""
@@ -239,11 +239,13 @@ class Consumer:
                 return
             self._paused.add(queue)
 
-    async def resume(self) -> None:
-        """Consume every queue again."""
+    async def resume(self, queues: Iterable[str]) -> None:
+        """Consume these queues again."""
         session = self._session
-        while self._paused and session is self._session and session is not None and session.open:
-            queue = self._paused.pop()
+        for queue in queues:
+            if queue not in self._paused or session is not self._session or session is None or not session.open:
+                continue
+            self._paused.discard(queue)
             (subscription,) = [s for s in self._subscriptions if s.queue == queue]
             try:
                 await _consume(session, subscription, ANSWER_TIMEOUT)

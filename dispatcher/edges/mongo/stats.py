@@ -23,6 +23,9 @@ MINUTE_MS = 60_000
 #: A write may end so long after its mark; a minute is put together after more quiet than that (``rollup_quiet``).
 LONGEST_WRITE_MS = 20_000
 
+#: Grows with the figures of a cell: a minute that was stored with fewer is counted anew.
+FIGURES = 2
+
 CellKey = tuple[str, str | None, str]
 
 
@@ -56,7 +59,7 @@ class StatisticsStore:
         cells: dict[CellKey, Cell] = {}
         dirty: list[int] = []
         async for stored in self._stats.find():
-            if stored.get("dirty_at") is not None:
+            if stored.get("dirty_at") is not None or stored.get("figures") != FIGURES:
                 dirty.append(int(stored["_id"]))
             else:
                 for cell in stored["cells"]:
@@ -66,6 +69,13 @@ class StatisticsStore:
                 _add(cells, counted)
         return list(cells.values())
 
+    async def mark_old(self) -> None:
+        """Mark the minutes that were stored with fewer figures, so that they are put together anew."""
+        await self._stats.update_many(
+            {"figures": {"$ne": FIGURES}, "dirty_at": None},
+            {"$inc": {"generation": 1}, "$currentDate": {"dirty_at": True}},
+        )
+
     async def roll_up(self, quiet_seconds: float, limit: int = 100) -> int:
         """Store the cells of minutes that have been quiet; returns how many."""
         quiet = {"$expr": {"$lt": ["$dirty_at", {"$subtract": ["$$NOW", round(quiet_seconds * 1000)]}]}}
@@ -74,7 +84,7 @@ class StatisticsStore:
             cells = [_stored(cell) for cell in await self._count(int(stored["_id"]))]
             result = await self._stats.update_one(
                 {"_id": stored["_id"], "generation": stored["generation"]},
-                {"$set": {"cells": cells}, "$unset": {"dirty_at": ""}},
+                {"$set": {"cells": cells, "figures": FIGURES}, "$unset": {"dirty_at": ""}},
             )
             done += result.modified_count
         return done
@@ -89,13 +99,14 @@ class StatisticsStore:
                     "app": 1,
                     "state": 1,
                     "retries": 1,
+                    "starts": {"$size": {"$ifNull": ["$attempts", []]}},
                     "wait_ms": 1,
                     "run_ms": 1,
                 }
             },
             {
                 "$facet": {
-                    "states": [{"$group": {"_id": _key("state", "$state"), **_N, "retries": {"$sum": "$retries"}}}],
+                    "states": [{"$group": {"_id": _key("state", "$state"), **_N, **_SUMS}}],
                     "wait": _histogram("wait_ms"),
                     "run": _histogram("run_ms"),
                 }
@@ -107,6 +118,7 @@ class StatisticsStore:
                 cell = _of(cells, row["_id"])
                 cell.states[row["_id"]["state"]] += row["n"]
                 cell.retries += row["retries"]
+                cell.starts += row["starts"]
             for row in facets["wait"]:
                 _of(cells, row["_id"]).wait[int(row["_id"]["bucket"])] += row["n"]
             for row in facets["run"]:
@@ -115,6 +127,7 @@ class StatisticsStore:
 
 
 _N = {"n": {"$sum": 1}}
+_SUMS = {"retries": {"$sum": "$retries"}, "starts": {"$sum": "$starts"}}
 
 
 def _key(name: str, expression: Any) -> dict[str, Any]:
@@ -152,13 +165,14 @@ def _stored(cell: Cell) -> dict[str, Any]:
         "app": cell.app,
         "states": dict(cell.states),
         "retries": cell.retries,
+        "starts": cell.starts,
         "wait": [[index, n] for index, n in sorted(cell.wait.items())],
         "run": [[index, n] for index, n in sorted(cell.run.items())],
     }
 
 
 def _cell(stored: dict[str, Any]) -> Cell:
-    cell = Cell(stored["type"], stored["priority"], stored["app"], retries=stored["retries"])
+    cell = Cell(stored["type"], stored["priority"], stored["app"], retries=stored["retries"], starts=stored["starts"])
     cell.states.update(stored["states"])
     cell.wait.update(dict(stored["wait"]))
     cell.run.update(dict(stored["run"]))
