@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from config import Settings
+from consumers.cancels import Cancels
 from consumers.context import Context
 from consumers.executor import Executor
 from consumers.history import StartNotice
 from consumers.lineage import Lineage
 from consumers.registry import Handler, Registry
+from consumers.running import RunningTable
 from consumers.steps import Step
 from dispatcher.core import ladder, outcome
+from dispatcher.core.cancelling import ERROR_TYPE, Tombstone
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.topology import Names
@@ -25,6 +28,7 @@ from dispatcher.core.types import TypeRules, TypeTable
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import Outbox, Outgoing
 from dispatcher.edges.children import Child
+from dispatcher.edges.mongo import CancelStore, Database
 from schemas import Ended, ErrorInfo, Event, JobState, Moved, Outcome, WorkMessage
 from schemas.events import about
 
@@ -38,6 +42,7 @@ class Attempts:
         settings, registry: the worker's; ``target`` names the registry to child processes.
         worker: the worker's name in history.
         outbox: where messages and events go.
+        database: MongoDB, for what operators cancel.
         settled: called when everything that follows from a step is confirmed.
     """
 
@@ -48,6 +53,7 @@ class Attempts:
         target: str,
         worker: str,
         outbox: Outbox,
+        database: Database,
         settled: Callable[[Step], None],
     ) -> None:
         self._settings = settings.worker
@@ -60,11 +66,15 @@ class Attempts:
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         metrics.types.reserve(handler.type for handler in registry)
         self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
+        self._running = RunningTable()
+        #: The runs that operators cancelled.
+        self.cancels = Cancels(CancelStore(database), self._stop)
         #: The steps that this worker sent into the delay ladder.
         self.lineage = Lineage()
 
     async def close(self) -> None:
         """Stop what runs handlers."""
+        await self.cancels.stop()
         await self._executor.close()
 
     async def make(self, step: Step) -> None:
@@ -74,14 +84,32 @@ class Attempts:
             ChildNotStarted: it needs a child process, and none starts.
             asyncio.CancelledError: the worker stops; nothing follows.
         """
+        if await self._ended_by_operator(step):
+            return
         handler = self._registry.get(step.work.type)
         if handler is None:
             self._without_handler(step)
         elif step.alone or handler.kind == "process":
             async with self._executor.child() as child:
-                await self._execute(step, handler, child)
+                if not await self._ended_by_operator(step):
+                    await self._execute(step, handler, child)
         else:
             await self._execute(step, handler)
+
+    async def _ended_by_operator(self, step: Step) -> bool:
+        """Whether an operator cancelled the run of this step, which is final then without being run."""
+        await self.cancels.up_to_date()
+        work = step.work
+        if (tombstone := self.cancels.of(work)) is None:
+            return False
+        _logger.info("not started: cancelled", app=work.app, job=work.id, run=work.run, attempt=work.n)
+        metrics.of(metrics.final, work.lane, JobState.CANCELLED).inc()
+        event = Moved(**about(work), at=clock.now_ms(), state=JobState.CANCELLED, error=tombstone.error)
+        self._follow(step, outcome.Next(JobState.CANCELLED), event)
+        return True
+
+    def _stop(self, tombstone: Tombstone) -> None:
+        self._running.cancel(tombstone)
 
     def _without_handler(self, step: Step) -> None:
         now = clock.now_ms()
@@ -126,7 +154,8 @@ class Attempts:
         metrics.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
         rules = self._types.of(work.type)
         timeout = work.timeout or handler.timeout or rules.timeout or self._settings.timeout
-        execution, result = await self._executor.run(handler, work.payload, context, timeout, child)
+        with self._running.entry(work) as stop:
+            execution, result = await self._executor.run(handler, work.payload, context, timeout, child, stop)
         metrics.ended(work.lane, work.type, execution.outcome, time.perf_counter() - began)
         finished_at = max(clock.now_ms(), started_at)
         policy = resolve(self._default_policy.with_spec(rules.retry), handler.retry, work.retry)
@@ -185,5 +214,7 @@ class Attempts:
 
 def _recorded(execution: outcome.Execution, rules: TypeRules) -> ErrorInfo | None:
     """What history has of an error: what we say ourselves, and what the handler said where nothing of it is private."""
-    ours = execution.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
-    return execution.error if ours else rules.error(execution.error)
+    error = execution.error
+    by_operator = execution.outcome is Outcome.CANCELLED and error is not None and error.type == ERROR_TYPE
+    ours = by_operator or execution.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
+    return error if ours else rules.error(error)

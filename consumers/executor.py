@@ -17,6 +17,7 @@ from consumers.failures import clean, describe
 from consumers.processes import ChildCrashed, ProcessPool, call
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
+from consumers.running import Stop
 from dispatcher.core.outcome import Execution
 from dispatcher.core.retry import class_names
 from dispatcher.edges import log
@@ -50,7 +51,13 @@ class Executor:
         return self._processes.child()
 
     async def run(
-        self, handler: Handler, payload: dict[str, Any], context: Context, timeout: float, child: Child | None = None
+        self,
+        handler: Handler,
+        payload: dict[str, Any],
+        context: Context,
+        timeout: float,
+        child: Child | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Execution, Any]:
         """One execution, and the result to record.
 
@@ -58,27 +65,41 @@ class Executor:
             handler, payload, context: what to run.
             timeout: seconds that it may take.
             child: where to run it; without one, in the event loop or in a thread, as the handler asks.
+            stop: lets an operator end it; whatever it does then, its outcome is cancelled and its result dropped.
 
         Raises:
             asyncio.CancelledError: the worker stops.
         """
         if child is not None:
-            return await self._limited(self._in_process(child, handler, payload, context), context, timeout)
+            return await self._limited(self._in_process(child, handler, payload, context), context, timeout, stop)
         try:
             arguments = handler.arguments(payload, context)
         except ValidationError as error:
             return _failed(error, retryable=False), None
         except Exception as error:
             return _failed(error), None
-        return await self._limited(self._call(handler, arguments, context), context, timeout)
+        return await self._limited(self._call(handler, arguments, context), context, timeout, stop)
 
-    async def _limited(self, handling: Awaitable[Any], context: Context, timeout: float) -> tuple[Execution, Any]:
+    async def _limited(
+        self, handling: Awaitable[Any], context: Context, timeout: float, stop: Stop | None
+    ) -> tuple[Execution, Any]:
+        stop = stop or Stop()
+        ended = await self._outcome(handling, context, timeout, stop)
+        if stop.tombstone is not None:
+            return Execution(Outcome.CANCELLED, stop.tombstone.error), None
+        return ended
+
+    async def _outcome(
+        self, handling: Awaitable[Any], context: Context, timeout: float, stop: Stop
+    ) -> tuple[Execution, Any]:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
                 result = await handling
+            stop.close()
             return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
         except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
+            stop.close()
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                 raise
             if isinstance(error, TimeoutError) and limit.expired():

@@ -46,12 +46,12 @@ class History:
     """Asks MongoDB whether a step's run went on without it; no answer means: run it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
-        self._jobs = JobStore(self._database)
+        self.database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+        self._jobs = JobStore(self.database)
         self._away_until = 0.0
         self._asked: dict[str, asyncio.Future[tuple[int, int, str] | None]] = {}
         self._asking: asyncio.Task[None] | None = None
-        self.watch = DatabaseWatch(self._database)
+        self.watch = DatabaseWatch(self.database)
 
     async def is_past(self, work: WorkMessage) -> bool:
         """Whether history has a later run, a final state of this one, or a later step of it."""
@@ -95,4 +95,4 @@ class History:
         await self.watch.stop()
         if self._asking is not None:
             self._asking.cancel()
-        self._database.close()
+        self.database.close()

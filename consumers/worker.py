@@ -85,7 +85,9 @@ class Worker:
             url, "worker", self._subscriptions(), self._take, heartbeat=amqp.heartbeat, on_missing=redeclare
         )
         self._outbox = Outbox(self._publisher, self._names.history, self._consumer.flush, redeclare)
-        self._attempts = Attempts(settings, registry, target, self.id, self._outbox, self._settle)
+        self._attempts = Attempts(
+            settings, registry, target, self.id, self._outbox, self._history.database, self._settle
+        )
         self._peers = Peers(url, "worker", self._names.peers, self._answer, heartbeat=amqp.heartbeat)
         self._doubts = Doubts(self._peers, self._lost, self._forget, self._drop, self._recorded, self._clear)
         self._read_ahead = ReadAhead(self._consumer, self._overdue, self._give_up)
@@ -127,6 +129,7 @@ class Worker:
         self._outbox.start()
         await self._peers.start()
         self._doubts.start()
+        await self._attempts.cancels.start()
         await self._consumer.start()
         self._read_ahead.start()
         self._standstill.start()
@@ -376,4 +379,5 @@ class Worker:
         """Everything that follows from the step is confirmed."""
         self._forget(step)
         self._settled_steps.add(step.key)
+        self._attempts.cancels.settled(step.work)
         self._done(step.deliveries)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import cancelling, output
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation
 from dispatcher.core.explaining import explain
@@ -18,7 +18,10 @@ from dispatcher.services.operations import Operations
 
 @click.group()
 def jobs() -> None:
-    """Jobs in history: list, show, explain, retry."""
+    """Jobs in history: list, show, explain, retry, cancel."""
+
+
+jobs.add_command(cancelling.cancel)
 
 
 @jobs.command("list")

@@ -19,8 +19,8 @@ from dispatcher.core.outcome import new_run
 from dispatcher.core.topology import Names, work_key
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outgoing, Publisher, rotate
-from dispatcher.edges.mongo import AuditStore, Database, JobStore, KeyStore, StatisticsStore
-from schemas import JobState, Rerun, WorkMessage
+from dispatcher.edges.mongo import AuditStore, CancelStore, Database, JobStore, KeyStore, StatisticsStore
+from schemas import Event, JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
 
 
@@ -40,6 +40,7 @@ class Operations:
         self.jobs = JobStore(self._database)
         self.keys = KeyStore(self._database)
         self.audit = AuditStore(self._database)
+        self.cancels = CancelStore(self._database)
         self.statistics = StatisticsStore(self._database)
         self.publisher = Publisher(self._url, "operations", timeout=amqp.publish_timeout)
 
@@ -129,6 +130,10 @@ class Operations:
         event = Rerun(**about(work), at=clock.now_ms(), by=by)
         step = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode())
         return [step, *(Outgoing("", self._names.history, body) for body in encode_batches([event]))]
+
+    async def tell(self, event: Event) -> None:
+        """Publish an event of a job, and no message with it."""
+        await self._publish([Outgoing("", self._names.history, body) for body in encode_batches([event])])
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         if await self.publisher.publish(messages):

@@ -27,6 +27,7 @@ from dispatcher.edges.amqp import (
 )
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, StatisticsStore
 from dispatcher.services.depths import Depths
+from dispatcher.services.tombstones import Sweep
 from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
 
@@ -62,6 +63,7 @@ class Scheduler:
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._watch = DatabaseWatch(self._database)
         self._depths = Depths(settings, self._database)
+        self._sweep = Sweep(self._database)
         self._task: asyncio.Task[None] | None = None
 
     def checks(self) -> dict[str, bool]:
@@ -80,10 +82,12 @@ class Scheduler:
         await self._consumer.start()
         self._task = asyncio.create_task(self._roll_up(), name="statistics")
         self._depths.start()
+        self._sweep.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
         await self._depths.stop()
+        await self._sweep.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,6 +1,7 @@
 """MongoDB. The only package that imports motor, pymongo and bson; motor itself only in ``client``."""
 
 from dispatcher.edges.mongo.audit import AuditFilter, AuditStore
+from dispatcher.edges.mongo.cancels import CancelStore
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
@@ -12,6 +13,7 @@ from dispatcher.edges.mongo.watch import DatabaseWatch
 __all__ = [
     "AuditFilter",
     "AuditStore",
+    "CancelStore",
     "Database",
     "DatabaseAway",
     "DatabaseError",

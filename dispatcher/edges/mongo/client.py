@@ -54,6 +54,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("at", DESCENDING)]),
         IndexModel([("app", ASCENDING), ("at", DESCENDING)]),
     ],
+    "cancels": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("met_at", ASCENDING)], sparse=True)],
     "stats": [IndexModel([("dirty_at", ASCENDING)], sparse=True)],
 }
 
