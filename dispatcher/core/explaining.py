@@ -164,6 +164,7 @@ def _commands(doc: Document, state: JobState) -> list[tuple[str, str]]:
         commands.append((f"dispatcher jobs retry {name}", "a new run from history"))
     if state in STATES and JobState.CANCELLED in STATES[state].to:
         commands.append((f"dispatcher watch {name}", "follow it until it ends"))
+        commands.append((f"dispatcher jobs cancel {name}", "end it, wherever it is"))
     if state is JobState.REJECTED:
         commands.append(("dispatcher rejected list", "the refused messages themselves"))
     return commands
