@@ -14,22 +14,23 @@ from config import Settings
 from consumers.cancels import Cancels
 from consumers.context import Context
 from consumers.executor import Executor
+from consumers.failures import recorded
 from consumers.history import StartNotice
 from consumers.lineage import Lineage
 from consumers.registry import Handler, Registry
 from consumers.running import RunningTable
 from consumers.steps import Step
 from dispatcher.core import ladder, outcome
-from dispatcher.core.cancelling import ERROR_TYPE, Tombstone
+from dispatcher.core.cancelling import Tombstone
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.topology import Names
-from dispatcher.core.types import TypeRules, TypeTable
+from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import Outbox, Outgoing
 from dispatcher.edges.children import Child
 from dispatcher.edges.mongo import CancelStore, Database
-from schemas import Ended, ErrorInfo, Event, JobState, Moved, Outcome, WorkMessage
+from schemas import Ended, Event, JobState, Moved, Outcome, WorkMessage
 from schemas.events import about
 
 _logger = log.get("worker")
@@ -167,7 +168,7 @@ class Attempts:
             outcome=execution.outcome,
             state=following.state,
             due_at=following.message.due_at if following.message and following.delay is not None else None,
-            error=_recorded(execution, rules),
+            error=recorded(execution, rules),
             result=rules.result(result),
         )
         notice.withdraw()
@@ -210,11 +211,3 @@ class Attempts:
     def _follow(self, step: Step, following: outcome.Next, event: Event) -> None:
         messages, urgent = self._messages(step, following), following.delay is not None
         self._outbox.add(messages, [event], partial(self._settled, step), urgent=urgent, in_turn=True)
-
-
-def _recorded(execution: outcome.Execution, rules: TypeRules) -> ErrorInfo | None:
-    """What history has of an error: what we say ourselves, and what the handler said where nothing of it is private."""
-    error = execution.error
-    by_operator = execution.outcome is Outcome.CANCELLED and error is not None and error.type == ERROR_TYPE
-    ours = by_operator or execution.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
-    return error if ours else rules.error(error)

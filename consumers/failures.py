@@ -7,7 +7,10 @@ import traceback
 from types import TracebackType
 
 from dispatcher.core import keys
-from schemas import ErrorInfo
+from dispatcher.core.cancelling import ERROR_TYPE
+from dispatcher.core.outcome import Execution
+from dispatcher.core.types import TypeRules
+from schemas import ErrorInfo, Outcome
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 8_000
@@ -38,6 +41,14 @@ def clean(text: str, limit: int) -> str:
         half = (limit - 3) // 2
         text = f"{text[:half]} … {text[-half:]}"
     return text
+
+
+def recorded(execution: Execution, rules: TypeRules) -> ErrorInfo | None:
+    """What history has of an error: what we say ourselves, and what the handler said where nothing of it is private."""
+    error = execution.error
+    by_operator = execution.outcome is Outcome.CANCELLED and error is not None and error.type == ERROR_TYPE
+    ours = by_operator or execution.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
+    return error if ours else rules.error(error)
 
 
 def _traceback(error: BaseException, message: str) -> str | None:

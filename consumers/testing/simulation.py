@@ -16,6 +16,7 @@ import pydantic_core
 from config import Settings, load_settings
 from consumers.context import Context
 from consumers.executor import Executor
+from consumers.failures import recorded
 from consumers.registry import Handler, Registry
 from consumers.testing.attempt import in_this_process
 from consumers.testing.job import SimulatedJob, to_datetime, to_ms
@@ -289,8 +290,8 @@ class Simulation:
             outcome=execution.outcome,
             state=following.state,
             due_at=due_at,
-            error=execution.error,
-            result=result,
+            error=recorded(execution, rules),
+            result=rules.result(result),
         )
         self._follow(following, event)
 

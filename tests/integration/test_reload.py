@@ -146,7 +146,11 @@ async def test_a_killed_parent_leaves_no_worker(installed: Installation, tmp_pat
         child = child_of(worker)
         os.kill(worker.process.pid, signal.SIGKILL)
         await worker.process.wait()
-        await eventually(gone(child), "the worker has ended")
+        try:
+            await eventually(gone(child), "the worker has ended")
+        finally:
+            if not gone(child)():
+                os.kill(child, signal.SIGKILL)
         assert '"stopped"' in worker.output
 
 

@@ -85,8 +85,19 @@ async def configured(payload: dict[str, Any]) -> None:
     await asyncio.sleep(3_600)
 
 
+@jobs.handler("private")
+async def private(payload: dict[str, Any]) -> dict[str, Any]:
+    """Returns what history must not have, or fails with it."""
+    if payload["fail"]:
+        raise ValueError(payload["iban"])
+    return payload
+
+
 SNOOZED: dict[str, int] = {}
-TYPES = '{"configured": {"lane": "bulk", "timeout": 0.3, "retry": {"max_attempts": 2, "base": 0.375}}}'
+TYPES = """{
+    "configured": {"lane": "bulk", "timeout": 0.3, "retry": {"max_attempts": 2, "base": 0.375}},
+    "private": {"redact": ["iban"]}
+}"""
 
 #: The jobs: their ids, types, and what is published.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -102,6 +113,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "unstorable": ("unstorable", {}),
     "nobody": ("nobody.home", {"lane": "bulk"}),
     "configured": ("configured", {}),
+    "private": ("private", {"payload": {"fail": False, "iban": "DE1"}}),
+    "private-failed": ("private", {"payload": {"fail": True, "iban": "DE1"}, "retry": {"max_attempts": 1}}),
 }
 
 
@@ -161,6 +174,16 @@ async def test_a_simulation_comes_to_what_real_servers_come_to(
         assert told(simulated[job_id]) == told(real[job_id])
         for mine, theirs in zip(pauses(simulated[job_id]), pauses(real[job_id]), strict=True):
             assert mine - 0.002 <= theirs < mine + 10, job_id  # far above what a busy machine adds
-    assert parked == {"flaky-less", "again", "never", "slow", "typed", "unstorable", "nobody", "configured"}
+    assert parked == {
+        "flaky-less",
+        "again",
+        "never",
+        "slow",
+        "typed",
+        "unstorable",
+        "nobody",
+        "configured",
+        "private-failed",
+    }
     assert len(installed.drain(installed.names.parked("default"))) == len(parked - {"nobody", "configured"})
     assert len(installed.drain(installed.names.parked("bulk"))) == 2
