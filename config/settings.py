@@ -64,9 +64,10 @@ class Intake(Section):
 
 
 class Keys(Section):
-    """How new keys look."""
+    """How new keys look, and when to warn of their end."""
 
     env: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
+    warn_days: Annotated[float, Field(ge=0, le=366)]
 
 
 class Worker(Section):

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import click
+from rich.text import Text
 
 from dispatcher.cli import output
 from dispatcher.cli.durations import Duration
 from dispatcher.cli.session import run_operation, settings
 from dispatcher.core import keys as core
+from dispatcher.core.usage import DAY_MS, Usage
 from dispatcher.edges import clock
 from dispatcher.services.keyring import Keyring, Rotated
 from dispatcher.services.operations import Operations
@@ -92,56 +94,78 @@ def create(
 @click.option("--app", help="Only this application's keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
 def list_keys(app: str | None, as_json: bool) -> None:
-    """List keys, never their secrets."""
-    now = clock.now_ms()
-    records = run_operation(lambda operations: operations.keys.all(app))
+    """List keys, never their secrets, with when each was last used and how many jobs it brought."""
+    now, warn_days = clock.now_ms(), settings().keys.warn_days
+
+    async def action(operations: Operations) -> list[dict[str, Any]]:
+        records = await operations.keys.all(app)
+        usages = await operations.usage.get(record.id for record in records)
+        return [_known(record, usages.get(record.id), now, warn_days) for record in records]
+
+    known = run_operation(action)
     if as_json:
-        output.emit_json([_shown(record, now) for record in records])
+        output.emit_json(output.with_times(known))
         return
-    columns = ["key", "app", "state", "types", "lanes", "highest priority", "created", "expires", "replaced by"]
-    output.table(None, columns, [_row(record, now) for record in records])
+    columns = ["key", "app", "state", "types", "lanes", "top priority", "expires", "last used", ">jobs", "replaced by"]
+    output.table(None, columns, [_row(key, now) for key in known])
+    if soon := sum(key["expiring"] for key in known):
+        output.say(f"{soon} end within {warn_days:g} days; give them successors: dispatcher keys rotate KEYID")
 
 
-def _row(record: core.KeyRecord, now: int) -> tuple[Any, ...]:
+def _row(key: dict[str, Any], now: int) -> tuple[Any, ...]:
+    expires = output.clock(key["expires_at"]) or "never"
+    if key["expiring"]:
+        expires += f" (in {(key['expires_at'] - now) / DAY_MS:.1f} d)"
     return (
-        record.id,
-        record.app,
-        output.state(record.state(now)),
-        " ".join(record.types) or "all",
-        " ".join(record.lanes) or "all",
-        record.max_priority or "any",
-        output.clock(record.created_at),
-        output.clock(record.expires_at) or "never",
-        record.replaced_by or "",
+        key["id"],
+        key["app"],
+        output.state(key["state"]),
+        " ".join(key["types"]) or "all",
+        " ".join(key["lanes"]) or "all",
+        key["max_priority"] or "any",
+        Text(expires, style="yellow") if key["expiring"] else expires,
+        output.clock(key["last_used_at"]) or "never",
+        str(key["accepted"]),
+        key["replaced_by"] or "",
     )
 
 
-def _shown(record: core.KeyRecord, now: int) -> dict[str, Any]:
-    shown: dict[str, Any] = output.with_times(
-        {
-            "id": record.id,
-            "app": record.app,
-            "state": record.state(now),
-            "types": list(record.types),
-            "lanes": list(record.lanes),
-            "max_priority": record.max_priority,
-            "max_bytes": record.max_bytes,
-            "created_at": record.created_at,
-            "expires_at": record.expires_at,
-            "replaces": record.replaces,
-            "replaced_by": record.replaced_by,
-        }
-    )
-    return shown
+def _known(record: core.KeyRecord, usage: Usage | None, now: int, warn_days: float) -> dict[str, Any]:
+    """What is known of a key and may be shown."""
+    usage = usage or Usage(record.id, record.app)
+    state = record.state(now)
+    return {
+        "id": record.id,
+        "app": record.app,
+        "state": state,
+        "expiring": state == "active" and record.expires_within(now, warn_days * DAY_MS),
+        "types": list(record.types),
+        "lanes": list(record.lanes),
+        "max_priority": record.max_priority,
+        "max_bytes": record.max_bytes,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "last_used_at": usage.last_used_at or None,
+        "accepted": usage.accepted,
+        "refused": usage.refused,
+        "replaces": record.replaces,
+        "replaced_by": record.replaced_by,
+    }
 
 
 @keys.command("show")
 @click.argument("key_id", metavar="KEYID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(key_id: str, as_json: bool) -> None:
-    """Show one key: what it may do, until when, and which key it replaces or is replaced by."""
-    record = on_keyring(lambda keyring: keyring.get(key_id))
-    shown = _shown(record, clock.now_ms())
+    """Show one key: what it may do, until when, how it is used, and what it replaces or is replaced by."""
+    loaded = settings()
+
+    async def action(operations: Operations) -> dict[str, Any]:
+        record = await Keyring(operations.keys, operations.audit, loaded.keys.env).get(key_id)
+        usage = (await operations.usage.get([record.id])).get(record.id)
+        return _known(record, usage, clock.now_ms(), loaded.keys.warn_days)
+
+    shown = output.with_times(run_operation(action))
     if as_json:
         output.emit_json(shown)
         return

@@ -100,6 +100,18 @@ key_lookups = _counter(
     ["intake"],
     ["result"],
 )
+keys_expiring = _gauge(
+    "dispatcher_keys_expiring",
+    "Active API keys that end within keys.warn_days and have no successor",
+    "keys",
+    ["intake"],
+)
+key_first_expiry = _gauge(
+    "dispatcher_key_first_expiry_seconds",
+    "Time until the first active API key without a successor ends; +Inf: none does",
+    "seconds",
+    ["intake"],
+)
 
 # worker
 starts = _counter("dispatcher_starts_total", "Executions that began", "executions", ["worker"], ["lane", "priority"])

@@ -20,7 +20,7 @@ from typing import Any
 from config import Settings
 from dispatcher.core import keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
-from dispatcher.core.refusals import Refusal
+from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.core.types import TypeTable
 from dispatcher.core.verdicts import CUT_BYTES, Case, Job, Refused, Verdict, accepted, crashed, refused
@@ -35,9 +35,10 @@ from dispatcher.edges.amqp import (
     declare_again,
     marked_again,
 )
-from dispatcher.edges.mongo import Database, KeyStore
+from dispatcher.edges.mongo import Database, KeyStore, UsageStore
 from dispatcher.services.intake_suspects import Suspects
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
+from dispatcher.services.key_watch import KeyWatch
 from schemas import Event
 from schemas import Refused as RefusedEvent
 
@@ -46,6 +47,9 @@ _logger = log.get("intake")
 KEY_HEADER = "x-api-key"
 REASON_HEADER = "x-rejected-reason"
 SIZE_HEADER = "x-original-size"
+#: Seconds from one look-up of unseen keys to the next, at least: however many wrong keys arrive, MongoDB is asked no
+#: more often, and each time about all that are held. A new key waits for so long at most.
+LOOK_UP_EVERY = 0.05
 #: Messages held at a time have at most so many bytes, as far as they are kept: with large limits the prefetch is less.
 MAX_HELD_BYTES = 128 << 20
 
@@ -67,6 +71,7 @@ class Intake:
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
         )
         meter = metrics.PublishMeter("intake")
+        self._key_watch = KeyWatch(UsageStore(self._database), self._keys.records, settings.keys.warn_days)
         self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(names, settings.lanes))
         self._consumer = Consumer(
@@ -105,6 +110,7 @@ class Intake:
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
         self._keys.start()
+        self._key_watch.start()
         self._lookup = asyncio.create_task(self._look_up(), name="key look-ups")
         await self._publisher.start()
         self._outbox.start()
@@ -123,6 +129,7 @@ class Intake:
         await self._publisher.close()
         if self._lookup is not None:
             self._lookup.cancel()
+        await self._key_watch.stop()
         await self._keys.stop()
         self._database.close()
 
@@ -154,14 +161,20 @@ class Intake:
         except Refusal as refusal:
             self._refuse(delivery, refusal, record)
             return
-        self._accept(delivery, job)
+        self._accept(delivery, record, job)
 
     def _lost(self, delivery: Delivery) -> bool:
         return not self._consumer.holds(delivery)
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
         api_key = delivery.headers.get(KEY_HEADER)
-        return authenticate(api_key, self._keys.get(identify(api_key)), now)
+        record = self._keys.get(identify(api_key))
+        try:
+            return authenticate(api_key, record, now)
+        except Refusal as refusal:
+            if record is not None and refusal.code in (Code.REVOKED_KEY, Code.EXPIRED_KEY):
+                self._key_watch.refused(record)  # somebody still uses it
+            raise
 
     def _empty(self, delivery: Delivery) -> None:
         """A message that missed intake (``unrouted``) or that the broker took away from it goes to ``rejected``."""
@@ -187,11 +200,13 @@ class Intake:
     def _settle(self, delivery: Delivery, record: keys.KeyRecord | None, verdict: Verdict) -> None:
         """Do as the verdict on a suspect says."""
         if isinstance(verdict, Job):
-            self._accept(delivery, verdict)
+            assert record is not None
+            self._accept(delivery, record, verdict)
         else:
             self._reject(delivery, record, verdict)
 
-    def _accept(self, delivery: Delivery, job: Job) -> None:
+    def _accept(self, delivery: Delivery, record: keys.KeyRecord, job: Job) -> None:
+        self._key_watch.accepted(record)
         message = Outgoing(self._names.work, work_key(job.lane, job.priority), job.body, job.headers)
         if delivery.again:  # what it became the first time may be with a worker
             message = marked_again(message)
@@ -208,6 +223,7 @@ class Intake:
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
         refusal = shown.refusal
         metrics.of(metrics.refused, refusal.code).inc()
+        self._key_watch.refusal(refusal.code)
         headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
         if shown.size is not None:
             headers[SIZE_HEADER] = shown.size
@@ -215,6 +231,7 @@ class Intake:
         reply: dict[str, Any] = {"id": None, "status": "rejected"}
         reply["error"] = {"code": str(refusal.code), "message": refusal.sentence}
         if record is not None:
+            self._key_watch.refused(record)
             reply["id"] = job_id = clock.new_id()
             events.append(
                 RefusedEvent(
@@ -282,6 +299,7 @@ class Intake:
                 again = self._without_keys
             for _, delivery in unseen:
                 again(delivery)
+            await asyncio.sleep(LOOK_UP_EVERY)
 
 
 def _submission(delivery: Delivery) -> Submission:

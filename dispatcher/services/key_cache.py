@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dispatcher.core.keys import KeyRecord
 from dispatcher.edges import log, metrics
@@ -59,6 +59,10 @@ class KeyCache:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def records(self) -> Collection[KeyRecord]:
+        """All keys in memory."""
+        return self._records.values()
 
     def get(self, key_id: str) -> KeyRecord | None:
         """The record, or None for an id that does not exist.

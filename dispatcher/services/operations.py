@@ -19,7 +19,7 @@ from dispatcher.core.outcome import new_run
 from dispatcher.core.topology import Names, work_key
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outgoing, Publisher, rotate
-from dispatcher.edges.mongo import AuditStore, CancelStore, Database, JobStore, KeyStore, StatisticsStore
+from dispatcher.edges.mongo import AuditStore, CancelStore, Database, JobStore, KeyStore, StatisticsStore, UsageStore
 from schemas import Event, JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
 
@@ -39,6 +39,7 @@ class Operations:
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self.jobs = JobStore(self._database)
         self.keys = KeyStore(self._database)
+        self.usage = UsageStore(self._database)
         self.audit = AuditStore(self._database)
         self.cancels = CancelStore(self._database)
         self.statistics = StatisticsStore(self._database)

@@ -78,6 +78,6 @@ def keys(records: Sequence[KeyRecord], now: int, warn_days: float) -> Finding:
             check,
             f"{len(soon)} of {len(active)} keys expire within {warn_days:g} days, first {first.id} of app {first.app} "
             f"in {days:.1f} days",
-            f"give app {first.app} another key: dispatcher keys create --app {first.app}",
+            f"give app {first.app} another key: dispatcher keys rotate {first.id}",
         )
     return fine(check, f"{len(active)} active")

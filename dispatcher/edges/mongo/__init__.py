@@ -8,6 +8,7 @@ from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
 from dispatcher.edges.mongo.stats import StatisticsStore
+from dispatcher.edges.mongo.usage import UsageStore
 from dispatcher.edges.mongo.watch import DatabaseWatch
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MongoError",
     "StatisticsStore",
     "Unstorable",
+    "UsageStore",
     "accepted_since",
     "explained",
     "majority_write",

@@ -17,9 +17,6 @@ from dispatcher.edges.mongo import (
 )
 from dispatcher.services.doctor.guard import guarded, unchecked_all
 
-#: Keys that expire within so many days are named.
-WARN_DAYS = 14.0
-
 _NEED_IT = ("database-version", "replica-set", "clock", "majority", "indexes", "keys")
 
 
@@ -45,7 +42,7 @@ async def check_database(settings: Settings) -> list[Finding]:
             database.clock(about.ahead, about.uncertain),
             *await guarded(("majority",), lambda: _majority(reached)),
             *await guarded(("indexes",), lambda: _indexes(reached, url)),
-            *await guarded(("keys",), lambda: _keys(reached, url)),
+            *await guarded(("keys",), lambda: _keys(reached, url, settings.keys.warn_days)),
         ]
     finally:
         reached.close()
@@ -69,6 +66,6 @@ async def _indexes(reached: Database, url: str) -> list[Finding]:
         return [database.indexes(*await missing_indexes(reached))]
 
 
-async def _keys(reached: Database, url: str) -> list[Finding]:
+async def _keys(reached: Database, url: str, warn_days: float) -> list[Finding]:
     with explained(url):
-        return [database.keys(await KeyStore(reached).all(), clock.now_ms(), WARN_DAYS)]
+        return [database.keys(await KeyStore(reached).all(), clock.now_ms(), warn_days)]
