@@ -7,11 +7,13 @@ from typing import Any
 import click
 
 from dispatcher.cli import output
+from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.jobs import report_run, show_jobs
 from dispatcher.cli.session import run_operation
 from dispatcher.core.dead_groups import DeadGroups, Group
-from dispatcher.services.operations import Operations
+from dispatcher.services.operations import Operations, dead_ones
+from dispatcher.services.replaying import replay_matching
 
 
 @click.group()
@@ -64,14 +66,22 @@ def _row(group: Group) -> tuple[Any, ...]:
 
 
 @dead.command("replay")
-@click.argument("job_id", metavar="ID")
-@click.option("--app", help="The application, where several have this id.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run.")
-def replay(job_id: str, app: str | None, as_json: bool) -> None:
-    """Start a new run of a dead job from its parked message."""
+@click.argument("job_id", metavar="[ID]", required=False)
+@bulk_options()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run; or what was done.")
+def replay(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:
+    """Start a new run of a dead job, or of all that the options choose, from their parked messages.
+
+    Many are replayed in one pass through each lane's parked queue. It can be stopped (Ctrl-C) and run again.
+    """
+    options |= {"app": app, "as_json": as_json}
+    where = chosen(job_id, options)
+    if where is not None:
+        run_bulk(where, options, "replay", lambda operations, w: operations.jobs.count(dead_ones(w)), replay_matching)
+        return
 
     async def action(operations: Operations) -> dict[str, Any]:
-        doc = await operations.find(job_id, app)
+        doc = await operations.find(str(job_id), app)
         return {"app": doc["app"], "id": doc["id"], "run": await operations.replay(doc)}
 
     report_run(run_operation(action, publishes=True), as_json)

@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from dispatcher.cli import cancelling, output
+from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation
 from dispatcher.core.explaining import explain
 from dispatcher.core.history import Document
 from dispatcher.edges import clock
 from dispatcher.services.operations import Operations
+from dispatcher.services.replaying import retry_matching, retryable
 
 
 @click.group()
@@ -132,14 +134,22 @@ def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
 
 
 @jobs.command("retry")
-@click.argument("job_id", metavar="ID")
-@click.option("--app", help="The application, where several have this id.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run.")
-def retry(job_id: str, app: str | None, as_json: bool) -> None:
-    """Start a new run of a finished job, from history."""
+@click.argument("job_id", metavar="[ID]", required=False)
+@bulk_options(states=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run; or what was done.")
+def retry(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:
+    """Start a new run of a finished job, or of all that the options choose, from history.
+
+    Without --state, many are those that ended failed, timed_out, cancelled or expired.
+    """
+    options |= {"app": app, "as_json": as_json}
+    where = chosen(job_id, options)
+    if where is not None:
+        run_bulk(where, options, "retry", lambda operations, w: operations.jobs.count(retryable(w)), retry_matching)
+        return
 
     async def action(operations: Operations) -> dict[str, Any]:
-        doc = await operations.find(job_id, app)
+        doc = await operations.find(str(job_id), app)
         return {"app": doc["app"], "id": doc["id"], "run": await operations.retry(doc)}
 
     report_run(run_operation(action, publishes=True), as_json)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher.core.fingerprints import fingerprint
 from dispatcher.core.keys import split_type_pattern, type_matches
+from dispatcher.core.redaction import withhold
 from schemas import WorkMessage
 
 
@@ -48,7 +49,7 @@ class JobFilter:
             and (self.since is None or work.accepted_at >= self.since)
             and (self.until is None or work.accepted_at < self.until)
             and self._of_type(work.type)
-            and self.covers_error(work.error.model_dump() if work.error else None)
+            and self._covers_error_of(work)
         )
 
     def covers_error(self, error: Mapping[str, Any] | None) -> bool:
@@ -56,6 +57,12 @@ class JobFilter:
         if self.error and (error is None or error["type"] != self.error):
             return False
         return not self.fingerprint or (error is not None and fingerprint(error).id == self.fingerprint)
+
+    def _covers_error_of(self, work: WorkMessage) -> bool:
+        """The same for a message's error, or for what history keeps of it where the type's data are private."""
+        if work.error is None:
+            return self.covers_error(None)
+        return any(self.covers_error(error.model_dump()) for error in (work.error, withhold(work.error)))
 
     def _of(self, app: str, lane: str, priority: str) -> bool:
         return self.app in (None, app) and self.lane in (None, lane) and self.priority in (None, priority)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pydantic_core
@@ -28,14 +28,24 @@ class OperationError(DispatcherError):
     """It cannot be done; the sentence says why and what can."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The first step of a new run: its message, and the event of it."""
+
+    work: WorkMessage
+    message: Outgoing
+    event: Rerun
+
+
 class Operations:
     """Operators' actions on one installation. Connect the publisher before an action that publishes."""
 
     def __init__(self, settings: Settings) -> None:
         amqp = settings.amqp
-        self._settings = settings
-        self._names = Names(amqp.prefix)
-        self._url = amqp.url.get_secret_value()
+        self.lanes = settings.lanes
+        self.max_body_bytes = settings.intake.max_body_bytes
+        self.names = Names(amqp.prefix)
+        self.url = amqp.url.get_secret_value()
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self.jobs = JobStore(self._database)
         self.keys = KeyStore(self._database)
@@ -43,7 +53,7 @@ class Operations:
         self.audit = AuditStore(self._database)
         self.cancels = CancelStore(self._database)
         self.statistics = StatisticsStore(self._database)
-        self.publisher = Publisher(self._url, "operations", timeout=amqp.publish_timeout)
+        self.publisher = Publisher(self.url, "operations", timeout=amqp.publish_timeout)
 
     def close(self) -> None:
         """Close the database's connections."""
@@ -73,7 +83,7 @@ class Operations:
     async def dead_groups(self, where: JobFilter) -> DeadGroups:
         """The same, every one of them, put together by the fingerprint of their error."""
         groups = DeadGroups()
-        async for doc in self.jobs.scan(dead_ones(where), without=("attempts",)):
+        async for doc in self.jobs.scan(dead_ones(where), without=("payload", "attempts")):
             groups.add(doc)
         return groups
 
@@ -95,9 +105,10 @@ class Operations:
                 f"fields of the payload of job {doc['id']} were redacted, so it cannot be run again from history; "
                 "a dead job's message is whole: dispatcher dead replay " + doc["id"]
             )
-        work = new_run(work_of(doc))
-        await self._publish(self._first_step(work, "retry"))
-        return work.run
+        step = self.step(new_run(work_of(doc)), "retry")
+        await self._publish([step.message])
+        await self._publish(self.told([step]))
+        return step.work.run
 
     async def replay(self, doc: Document) -> int:
         """Start a new run of a dead job from its parked message, which it replaces; returns the run's number.
@@ -107,38 +118,77 @@ class Operations:
         """
         if JobState(doc["state"]) not in PARKED:
             raise OperationError(f"job {doc['id']} is {doc['state']}, not dead: there is nothing to replay")
-        runs: list[int] = []
-
-        def replace(body: bytes) -> Sequence[Outgoing] | None:
-            work = _parked(body)
-            if work is None or work.key != (doc["app"], doc["id"]):
-                return None
-            if work.run < doc["run"] or runs:
-                return ()  # left over from an earlier run, or a second copy
-            step = new_run(work)
-            runs.append(step.run)
-            return self._first_step(step, "replay")
-
-        await rotate(self._url, self._names.parked(doc["lane"]), self.publisher, replace)
-        if not runs:
+        queue, plan = self.names.parked(doc["lane"]), _One(self, doc)
+        done = await rotate(self.url, queue, self.publisher, plan)
+        if done.unroutable:
+            raise OperationError("a queue is missing: run `dispatcher topology apply`; nothing was taken out")
+        if plan.step is None:
             raise OperationError(
-                f"job {doc['id']} is no longer in {self._names.parked(doc['lane'])}; "
+                f"job {doc['id']} is no longer in {queue}; "
                 f"start it from history with: dispatcher jobs retry {doc['id']}"
             )
-        return runs[0]
+        return plan.step.work.run
 
-    def _first_step(self, work: WorkMessage, by: Literal["retry", "replay"]) -> list[Outgoing]:
-        event = Rerun(**about(work), at=clock.now_ms(), by=by)
-        step = Outgoing(self._names.work, work_key(work.lane, work.priority), work.encode())
-        return [step, *(Outgoing("", self._names.history, body) for body in encode_batches([event]))]
+    def step(self, work: WorkMessage, by: Literal["retry", "replay"]) -> Step:
+        """The first step of a new run, to be published before `told`."""
+        message = Outgoing(self.names.work, work_key(work.lane, work.priority), work.encode())
+        return Step(work, message, Rerun(**about(work), at=clock.now_ms(), by=by))
+
+    def told(self, steps: Iterable[Step]) -> list[Outgoing]:
+        """What tells history of steps that are confirmed.
+
+        Before that it must not hear of them: a job of which it does is no longer dead, and could not be replayed.
+        """
+        return [Outgoing("", self.names.history, body) for body in encode_batches(step.event for step in steps)]
+
+    def lanes_of(self, where: JobFilter) -> tuple[str, ...]:
+        """The lanes that a filter means.
+
+        Raises:
+            OperationError: there is no such lane.
+        """
+        if where.lane is None:
+            return self.lanes
+        if where.lane not in self.lanes:
+            raise OperationError(f"no lane {where.lane!r}; there are: {', '.join(self.lanes)}")
+        return (where.lane,)
 
     async def tell(self, event: Event) -> None:
         """Publish an event of a job, and no message with it."""
-        await self._publish([Outgoing("", self._names.history, body) for body in encode_batches([event])])
+        await self._publish([Outgoing("", self.names.history, body) for body in encode_batches([event])])
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         if await self.publisher.publish(messages):
             raise OperationError("a queue is missing: run `dispatcher topology apply`")
+
+
+class _One:
+    """The plan of a rotation for one dead job."""
+
+    def __init__(self, operations: Operations, doc: Document) -> None:
+        self._operations = operations
+        self._doc = doc
+        self.step: Step | None = None
+
+    async def choose(self, bodies: Sequence[bytes]) -> Sequence[Outgoing | bool]:
+        """Its message becomes the first step of a new run."""
+        return [self._choice(parked_work(body)) for body in bodies]
+
+    def _choice(self, work: WorkMessage | None) -> Outgoing | bool:
+        if work is None or work.key != (self._doc["app"], self._doc["id"]):
+            return True
+        if work.run < self._doc["run"] or self.step is not None:
+            return False  # left over from an earlier run, or a second copy
+        self.step = self._operations.step(new_run(work), "replay")
+        return self.step.message
+
+    def follow(self, replaced: Sequence[int]) -> Sequence[Outgoing]:
+        """The event of the new run."""
+        return self._operations.told([self.step]) if replaced and self.step is not None else []
+
+    def enough(self) -> bool:
+        """Never: further copies are to be found too."""
+        return False
 
 
 def dead_ones(where: JobFilter) -> JobFilter:
@@ -173,7 +223,8 @@ def _json(fields: dict[str, Any]) -> bytes:
     return pydantic_core.to_json(fields)
 
 
-def _parked(body: bytes) -> WorkMessage | None:
+def parked_work(body: bytes) -> WorkMessage | None:
+    """The work message in a parked one; None where it is none."""
     try:
         return WorkMessage.decode(body)
     except ValidationError:

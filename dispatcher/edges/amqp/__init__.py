@@ -9,7 +9,7 @@ from dispatcher.edges.amqp.peek import Peeked, peek
 from dispatcher.edges.amqp.peers import Peers
 from dispatcher.edges.amqp.probe import Declared, Probe
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again
-from dispatcher.edges.amqp.rotate import rotate
+from dispatcher.edges.amqp.rotate import Plan, Rotated, rotate
 
 __all__ = [
     "BrokerError",
@@ -23,9 +23,11 @@ __all__ = [
     "Outgoing",
     "Peeked",
     "Peers",
+    "Plan",
     "Probe",
     "Publisher",
     "QueueCounts",
+    "Rotated",
     "Subscription",
     "check_broker",
     "declare",

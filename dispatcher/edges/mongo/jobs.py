@@ -181,9 +181,11 @@ class JobStore:
                 break
         return found
 
-    async def scan(self, where: JobFilter, limit: int = 0, without: Iterable[str] = ()) -> AsyncIterator[Document]:
-        """Jobs, the last accepted first, without payload, result and these fields; read as they are taken."""
-        left_out = dict.fromkeys(("payload", "result", *without), 0)
+    async def scan(
+        self, where: JobFilter, limit: int = 0, without: Iterable[str] = ("payload",)
+    ) -> AsyncIterator[Document]:
+        """Jobs, the last accepted first, without results and these fields; read as they are taken."""
+        left_out = dict.fromkeys(("result", *without), 0)
         cursor = self._jobs.find(query_of(where), left_out).sort("accepted_at", -1).limit(limit)
         async for stored in cursor:
             if not where.fingerprint or where.covers_error(stored.get("error")):
@@ -192,7 +194,7 @@ class JobStore:
     async def count(self, where: JobFilter) -> int:
         """How many jobs match; a fingerprint has to read them."""
         if where.fingerprint:
-            return len([doc["_id"] async for doc in self.scan(where, without=("attempts",))])
+            return len([doc["_id"] async for doc in self.scan(where, without=("payload", "attempts"))])
         number: int = await self._jobs.count_documents(query_of(where))
         return number
 
