@@ -17,6 +17,7 @@ from consumers.executor import Executor
 from consumers.failures import recorded
 from consumers.history import StartNotice
 from consumers.lineage import Lineage
+from consumers.progress import ProgressNotice
 from consumers.registry import Handler, Registry
 from consumers.running import RunningTable
 from consumers.steps import Step
@@ -66,7 +67,12 @@ class Attempts:
         self._types = TypeTable(settings.type_entries)
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         metrics.types.reserve(handler.type for handler in registry)
-        self._executor = Executor(settings.worker.concurrency, target, settings.worker.max_result_bytes)
+        self._executor = Executor(
+            settings.worker.concurrency,
+            target,
+            settings.worker.max_result_bytes,
+            (settings.log.level, settings.log.format),
+        )
         self._running = RunningTable()
         #: The runs that operators cancelled.
         self.cancels = Cancels(CancelStore(database), self._stop)
@@ -132,31 +138,36 @@ class Attempts:
 
     async def _execute(self, step: Step, handler: Handler, child: Child | None = None) -> None:
         work = step.work
+        started_at, began, execution_id = clock.now_ms(), time.perf_counter(), clock.new_id()
+        common = {
+            **about(work),
+            "n": work.n,
+            "execution": execution_id,
+            "started_at": started_at,
+            "worker": self._worker,
+        }
+        rules = self._types.of(work.type)
+        progress = ProgressNotice(self._outbox, common, rules)
         context = Context(
             id=work.id,
             app=work.app,
             type=work.type,
             run=work.run,
             attempt=work.n,
-            execution=clock.new_id(),
+            execution=execution_id,
             tags=work.tags,
             trace=work.trace,
+            _tell=progress.tell,
         )
-        started_at, began = clock.now_ms(), time.perf_counter()
-        common = {
-            **about(work),
-            "n": work.n,
-            "execution": context.execution,
-            "started_at": started_at,
-            "worker": self._worker,
-        }
         notice = StartNotice(self._outbox, common)
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
         metrics.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
-        rules = self._types.of(work.type)
         timeout = work.timeout or handler.timeout or rules.timeout or self._settings.timeout
-        with self._running.entry(work) as stop:
-            execution, result = await self._executor.run(handler, work.payload, context, timeout, child, stop)
+        try:
+            with self._running.entry(work) as stop:
+                execution, result = await self._executor.run(handler, work.payload, context, timeout, child, stop)
+        finally:
+            told = progress.end()
         metrics.ended(work.lane, work.type, execution.outcome, time.perf_counter() - began)
         finished_at = max(clock.now_ms(), started_at)
         policy = resolve(self._default_policy.with_spec(rules.retry), handler.retry, work.retry)
@@ -172,7 +183,7 @@ class Attempts:
             result=rules.result(result),
         )
         notice.withdraw()
-        self._follow(step, following, event)
+        self._follow(step, following, *told, event)
 
     def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
         if following.state in FINAL:
@@ -208,6 +219,6 @@ class Attempts:
         leaves_at = time.monotonic() + way.stay_ms / 1000
         return (Outgoing(self._names.delays, way.routing_key, work.encode(), work.headers, leaves_at=leaves_at),)
 
-    def _follow(self, step: Step, following: outcome.Next, event: Event) -> None:
+    def _follow(self, step: Step, following: outcome.Next, *events: Event) -> None:
         messages, urgent = self._messages(step, following), following.delay is not None
-        self._outbox.add(messages, [event], partial(self._settled, step), urgent=urgent, in_turn=True)
+        self._outbox.add(messages, events, partial(self._settled, step), urgent=urgent, in_turn=True)

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,23 +16,40 @@ from consumers.context import Context
 from consumers.control import Cancel, Snooze
 from consumers.failures import describe
 from consumers.loading import load_registry
+from consumers.progress import Progress, Throttled
 from consumers.registry import Registry
 from consumers.results import ResultError, storable
 from dispatcher.core.retry import class_names
+from dispatcher.edges import log
+from dispatcher.edges.children import note
 from schemas import Trace
 
 
-def answering(target: str, max_result_bytes: str) -> Callable[[bytes], bytes]:
+def answering(target: str, max_result_bytes: str, level: str, style: str) -> Callable[[bytes], bytes]:
     """What maps a request (JSON) to its answer (JSON), with the handlers of ``module:registry``.
 
-    A result over the limit is refused here: it must not fill the worker's memory on its way.
+    Its log goes where the worker's does, in the same ``level`` and ``style``. A result over the limit is refused here:
+    it must not fill the worker's memory on its way.
     """
+    log.configure(level, style)
     registry, limit = load_registry(target), int(max_result_bytes)
     return lambda request: json.dumps(run(registry, json.loads(request), limit)).encode()
 
 
 def run(registry: Registry, request: dict[str, Any], max_result_bytes: int) -> dict[str, Any]:
-    """Run one request's handler; the answer says how it ended."""
+    """Run one request's handler; the answer says how it ended. Its progress is told in notes."""
+    progress = Throttled(partial(_note, request["context"]["execution"]))
+    try:
+        return _run(registry, request, max_result_bytes, progress)
+    finally:
+        progress.end()
+
+
+def _note(execution: str, progress: Progress) -> None:
+    note(json.dumps({"execution": execution, **asdict(progress)}).encode())
+
+
+def _run(registry: Registry, request: dict[str, Any], max_result_bytes: int, progress: Throttled) -> dict[str, Any]:
     fields = dict(request["context"])
     fields["tags"] = tuple(fields["tags"])
     fields["trace"] = Trace.model_validate(fields["trace"]) if fields["trace"] else None
@@ -39,7 +58,7 @@ def run(registry: Registry, request: dict[str, Any], max_result_bytes: int) -> d
         if handler is None:
             raise LookupError(f"no handler for {request['type']}")
         try:
-            arguments = handler.arguments(request["payload"], Context(**fields))
+            arguments = handler.arguments(request["payload"], Context(**fields, _tell=progress.tell))
         except ValidationError as error:
             return _error("invalid", error)
         result = handler.function(*arguments)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from consumers.context import Context
 from consumers.control import Cancel, Snooze
 from consumers.failures import clean, describe
-from consumers.processes import ChildCrashed, ProcessPool, call
+from consumers.processes import ChildCrashed, Logging, ProcessPool, call
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
 from consumers.running import Stop
@@ -34,11 +34,12 @@ class Executor:
         threads: most sync handlers at once.
         target: ``module:registry``, for child processes.
         max_result_bytes: largest recorded result.
+        logging: level and format of the log, for child processes.
     """
 
-    def __init__(self, threads: int, target: str, max_result_bytes: int) -> None:
+    def __init__(self, threads: int, target: str, max_result_bytes: int, logging: Logging = ("info", "auto")) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
-        self._processes = ProcessPool(target, max_result_bytes)
+        self._processes = ProcessPool(target, max_result_bytes, logging)
         self._max_result_bytes = max_result_bytes
 
     async def close(self) -> None:

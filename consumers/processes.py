@@ -18,6 +18,10 @@ from dispatcher.edges.children import Child, ChildDied
 MAX_IDLE = 4
 
 
+#: Level and format of the log.
+Logging = tuple[str, str]
+
+
 class ChildCrashed(Exception):
     """The child process died while it ran the handler."""
 
@@ -25,8 +29,8 @@ class ChildCrashed(Exception):
 class ProcessPool:
     """Children of one worker, all with the same registry."""
 
-    def __init__(self, target: str, max_result_bytes: int) -> None:
-        self._arguments = (target, str(max_result_bytes))
+    def __init__(self, target: str, max_result_bytes: int, logging: Logging) -> None:
+        self._arguments = (target, str(max_result_bytes), *logging)
         self._idle: list[Child] = []
 
     @contextlib.asynccontextmanager
@@ -84,7 +88,13 @@ async def call(child: Child, job_type: str, payload: dict[str, Any], context: Co
             "trace": context.trace.model_dump() if context.trace else None,
         },
     }
+
+    def told(note: bytes) -> None:
+        said = json.loads(note)
+        if said.pop("execution") == context.execution:
+            context.progress(**said)
+
     try:
-        return json.loads(await child.call(json.dumps(request).encode()))
+        return json.loads(await child.call(json.dumps(request).encode(), told))
     except ChildDied as death:
         raise ChildCrashed(f"the handler's process {death}") from None

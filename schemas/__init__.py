@@ -3,7 +3,7 @@
 This package imports nothing else of the project. Every format carries its version (``v``) from the first day.
 """
 
-from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Refused, Rerun, Started
+from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Progressed, Refused, Rerun, Started
 from schemas.job import (
     MAX_ID_LENGTH,
     PRIORITIES,
@@ -32,6 +32,7 @@ __all__ = [
     "Moved",
     "Outcome",
     "Priority",
+    "Progressed",
     "Question",
     "Refused",
     "Rerun",

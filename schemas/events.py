@@ -85,6 +85,18 @@ class Moved(JobEvent):
     error: ErrorInfo | None = None
 
 
+class Progressed(JobEvent):
+    """A running handler said how far it has come."""
+
+    kind: Literal["progressed"] = "progressed"
+    n: Count
+    execution: str
+    at: Millis
+    done: int | float
+    total: int | float | None = None
+    message: str | None = None
+
+
 class Rerun(JobEvent):
     """Somebody started a new run by hand (``jobs retry``, ``dead replay``)."""
 
@@ -106,7 +118,7 @@ class Refused(Model):
     message: str
 
 
-Event = Annotated[Accepted | Started | Ended | Moved | Rerun | Refused, Field(discriminator="kind")]
+Event = Annotated[Accepted | Started | Progressed | Ended | Moved | Rerun | Refused, Field(discriminator="kind")]
 
 
 def told_at(event: Event) -> int:

@@ -88,6 +88,8 @@ def show_job(doc: Document) -> None:
     for name in ("payload", "tags", "result"):
         if doc.get(name) is not None:
             fields.append((name, output.plain(json.dumps(doc[name], ensure_ascii=False, default=str), 400)))
+    if progress := doc.get("progress"):
+        fields.append(("progress", output.plain(_progress(progress), 400)))
     if error := doc.get("error"):
         fields.append(("error", output.plain(f"{error['type']}: {error['message']}", 400)))
     output.table(None, ["", ""], fields)
@@ -96,6 +98,16 @@ def show_job(doc: Document) -> None:
         [">run", ">attempt", ">started after", ">ran", "outcome", "error", "worker"],
         _timeline(doc),
     )
+
+
+def _progress(progress: Document) -> str:
+    """How far the handler said it has come."""
+    done, total = progress["done"], progress.get("total")
+    said = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    if total:
+        said += f" ({done / total:.0%})"
+    told = f"attempt {progress['n']}, at {output.clock(progress['at'])}"
+    return f"{said}: {progress['message']} ({told})" if progress.get("message") else f"{said} ({told})"
 
 
 def _timeline(doc: Document) -> list[tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from dispatcher.core.history import document_id
-from schemas import Accepted, Event, Started
+from schemas import Accepted, Event, Progressed, Started
 
 Source = TypeVar("Source")
 
@@ -45,7 +45,7 @@ class Gathering(Generic[Source]):
             group = self._groups[job] = Group(job, now)
         group.events.append(event)
         group.sources.append(source)
-        group.done = group.done or not isinstance(event, (Accepted, Started))
+        group.done = group.done or not isinstance(event, (Accepted, Started, Progressed))
 
     def take(self, now: float, hold: float) -> list[Group[Source]]:
         """Take out every job of which more than a beginning is known, and those held for ``hold`` seconds."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dispatcher.core.lifecycle import FINAL, place, supersedes
-from schemas import Accepted, Ended, Event, JobState, Moved, Refused, Rerun, Started
+from schemas import Accepted, Ended, Event, JobState, Moved, Progressed, Refused, Rerun, Started
 
 Document = dict[str, Any]
 
@@ -91,6 +91,20 @@ def _started(doc: Document, event: Started) -> None:
     _move(doc, JobState.RUNNING, event.run, event.seq)
 
 
+def _progressed(doc: Document, event: Progressed) -> None:
+    _identify(doc, event)
+    if event.run >= doc["run"]:
+        told = event.model_dump(include={"run", "n", "execution", "at", "done", "total", "message"}, exclude_none=True)
+        doc["progress"] = max(told, doc.get("progress", told), key=_lateness)
+    _move(doc, JobState.RUNNING, event.run, event.seq)
+
+
+def _lateness(progress: Document) -> tuple[Any, ...]:
+    """What orders reports of progress: attempt and time, then anything that tells them apart."""
+    rest = progress["done"], progress.get("total", progress["done"]), progress.get("message", "")
+    return (progress["run"], progress["n"], progress["at"], progress["execution"], *rest)
+
+
 def _ended(doc: Document, event: Ended) -> None:
     _identify(doc, event)
     entry = _attempt(event)
@@ -146,6 +160,7 @@ def _refused(doc: Document, event: Refused) -> None:
 _MERGERS: dict[type, Any] = {
     Accepted: _accepted,
     Started: _started,
+    Progressed: _progressed,
     Ended: _ended,
     Moved: _moved,
     Rerun: _rerun,
@@ -193,6 +208,8 @@ def _move(
     if run != doc["run"]:
         doc.pop("result", None)
         doc["finished_at"] = None
+        if doc.get("progress", {}).get("run") != run:
+            doc.pop("progress", None)
     doc.update(state=str(state), run=run, seq=seq)
     # what an earlier step said goes, whichever of the two events came first
     for name, value in (("due_at", due_at), ("error", error)):

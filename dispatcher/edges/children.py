@@ -1,7 +1,8 @@
 """Child processes that answer requests: what may kill its process runs there, and takes nothing else with it.
 
 Parent and child talk over a socket pair: a length of four bytes (big endian), then that many bytes. A child answers
-one request after the other. When its parent goes away, the socket ends and the child exits at once, whatever it is
+one request after the other; what it says begins with one byte, which tells answers from *notes* that it sends about a
+request while it works on it. When its parent goes away, the socket ends and the child exits at once, whatever it is
 doing; when the child dies, the parent's call says so.
 """
 
@@ -20,6 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 _LENGTH = struct.Struct(">I")
+#: Before what a child says: whether it is an answer or a note, and how long it is.
+_HEAD = struct.Struct(">cI")
+_ANSWER, _NOTE = b"a", b"n"
 #: What a child says once it is ready for requests.
 _READY = b"ready"
 #: What it is asked, and answers, to show that it lives.
@@ -113,8 +117,12 @@ class Child:
         except (ChildDied, TimeoutError):
             return False
 
-    async def call(self, request: bytes) -> bytes:
+    async def call(self, request: bytes, on_note: Callable[[bytes], None] | None = None) -> bytes:
         """Send one request and read its answer.
+
+        Args:
+            request: what to ask.
+            on_note: called with each note that comes before the answer.
 
         Raises:
             ChildDied: the child died first.
@@ -125,7 +133,7 @@ class Child:
             await self._writer.drain()
         except ConnectionError:
             raise await self._died() from None
-        answer = await self._receive()
+        answer = await self._receive(on_note)
         self._asked = False
         return answer
 
@@ -136,10 +144,15 @@ class Child:
         self._writer.close()
         await self._process.wait()
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, on_note: Callable[[bytes], None] | None = None) -> bytes:
         try:
-            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            return await self._reader.readexactly(length)
+            while True:
+                kind, length = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+                body = await self._reader.readexactly(length)
+                if kind == _ANSWER:
+                    return body
+                if on_note is not None:
+                    on_note(body)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._died() from None
 
@@ -148,15 +161,37 @@ class Child:
         return ChildDied(f"was killed by signal {-code}" if code < 0 else f"exited with code {code}")
 
 
+class _Parent:
+    """In a child: the way to its parent; whole messages, from whatever thread."""
+
+    def __init__(self) -> None:
+        self.connection: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Say something."""
+        if self.connection is not None:
+            with self._lock:
+                self.connection.sendall(_HEAD.pack(kind, len(body)) + body)
+
+
+_parent = _Parent()
+
+
+def note(body: bytes) -> None:
+    """In a child: tell the parent something about the request at hand. It hears of it before the answer."""
+    _parent.send(_NOTE, body)
+
+
 def serve(fd: int, answer: Callable[[bytes], bytes]) -> None:
     """In the child: answer requests until the parent goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=fd)
+    connection = _parent.connection = socket.socket(fileno=fd)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, requests), daemon=True).start()
     reply = _READY
     while True:
-        connection.sendall(_LENGTH.pack(len(reply)) + reply)
+        _parent.send(_ANSWER, reply)
         request = requests.get()
         reply = _PING if request == _PING else answer(request)
 

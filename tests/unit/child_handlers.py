@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -91,3 +92,18 @@ def thread_pid(payload: dict[str, Any]) -> int:
 async def loop_kill(payload: dict[str, Any]) -> None:
     """Kills its process."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@jobs.handler("progress", isolate="process")
+def progress(payload: dict[str, Any], ctx: Context) -> None:
+    """Reports often, and a thread of it goes on when it has ended."""
+    for done in range(50):
+        ctx.progress(done, 50, f"step {done}")
+    threading.Timer(0.2, ctx.progress, (99,)).start()
+
+
+@jobs.handler("logs", isolate="process")
+def logs(payload: dict[str, Any], ctx: Context) -> None:
+    """Writes a line at each level."""
+    ctx.log.info("from the child", number=7)
+    ctx.log.debug("too much detail")

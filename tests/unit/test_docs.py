@@ -45,7 +45,7 @@ def test_the_events_example_is_a_batch_of_every_kind() -> None:
     """Every kind of event is shown, and each is written as shown."""
     (text,) = examples("events")
     batch = EventBatch.decode(text.encode())
-    assert [e.kind for e in batch.events] == ["accepted", "started", "ended", "moved", "rerun", "refused"]
+    assert [e.kind for e in batch.events] == ["accepted", "started", "progressed", "ended", "moved", "rerun", "refused"]
     (body,) = encode_batches(batch.events)
     assert json.loads(body) == json.loads(text)
 

@@ -61,6 +61,8 @@ def to_bson(doc: Mapping[str, Any]) -> Document:
         stored["attempts"] = [
             {k: to_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in stored["attempts"]
         ]
+    if "progress" in stored:
+        stored["progress"] = stored["progress"] | {"at": to_date(stored["progress"]["at"])}
     return stored
 
 
@@ -74,6 +76,8 @@ def from_bson(stored: Mapping[str, Any]) -> Document:
         doc["attempts"] = [
             {k: from_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in doc["attempts"]
         ]
+    if "progress" in doc:
+        doc["progress"] = doc["progress"] | {"at": from_date(doc["progress"]["at"])}
     return doc
 
 

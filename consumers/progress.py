@@ -1,0 +1,162 @@
+"""How far an execution has come, as its handler says; told to history at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from consumers.failures import clean
+from dispatcher.core.types import TypeRules
+from dispatcher.edges import clock
+from dispatcher.edges.amqp import Outbox
+from schemas import Progressed
+
+#: Longest message that is kept, in characters.
+MAX_MESSAGE = 500
+#: Seconds between two reports of one execution.
+INTERVAL = 1.0
+#: Integers that MongoDB holds.
+_MOST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a handler reported last, checked."""
+
+    done: int | float
+    total: int | float | None = None
+    message: str | None = None
+
+
+def checked(done: Any, total: Any, message: Any) -> Progress:
+    """What a handler reports, fit for history.
+
+    Raises:
+        ValueError: a number is not finite, or none; or the message is no text.
+    """
+    if message is not None and not isinstance(message, str):
+        raise ValueError(f"progress: message must be text, not {type(message).__name__}")
+    return Progress(
+        _number("done", done),
+        None if total is None else _number("total", total),
+        None if message is None else clean(message.strip(), MAX_MESSAGE),
+    )
+
+
+def _number(name: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"progress: {name} must be a number, not {type(value).__name__}")
+    if isinstance(value, Integral):
+        if abs(int(value)) > _MOST:
+            raise ValueError(f"progress: {name} must fit into 64 bits")
+        return int(value)
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"progress: {name} must be finite")
+    return number
+
+
+class ProgressNotice:
+    """Tells history of one execution's progress: the first report at once, later ones once a second, the last value.
+
+    To be made in the event loop; `tell` may be called from any thread.
+    """
+
+    def __init__(self, outbox: Outbox, fields: dict[str, Any], rules: TypeRules) -> None:
+        self._outbox = outbox
+        self._fields = {name: value for name, value in fields.items() if name not in ("started_at", "worker")}
+        self._private = rules.private
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._latest: tuple[Progress, int] | None = None
+        self._told: tuple[Progress, int] | None = None
+        self._asked = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def tell(self, progress: Progress) -> None:
+        """The handler reports."""
+        if self._over:
+            return
+        self._latest = progress, clock.now_ms()
+        if threading.get_ident() == self._thread:
+            self._take()
+        elif not self._asked:  # however often a thread reports, the loop hears of it once at a time
+            self._asked = True
+            with contextlib.suppress(RuntimeError):  # the worker is gone, and this thread is not
+                self._loop.call_soon_threadsafe(self._take)
+
+    def end(self) -> list[Progressed]:
+        """The execution is over; returns what is to be told together with its end."""
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._news()
+
+    def _take(self) -> None:
+        self._asked = False
+        if self._timer is None and not self._over and (news := self._news()):
+            self._outbox.add([], news)
+            self._timer = self._loop.call_later(INTERVAL, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
+        self._take()
+
+    def _news(self) -> list[Progressed]:
+        if self._latest is None or self._latest is self._told:
+            return []
+        self._told = self._latest
+        progress, at = self._latest
+        message = None if self._private else progress.message
+        return [Progressed(**self._fields, at=at, done=progress.done, total=progress.total, message=message)]
+
+
+class Throttled:
+    """Passes the reports of a child's handler on: the first at once, then the last value once in an interval."""
+
+    def __init__(self, send: Callable[[Progress], None], interval: float = INTERVAL / 2) -> None:
+        self._send = send
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._pending: Progress | None = None
+        self._timer: threading.Timer | None = None
+        self._over = False
+
+    def tell(self, progress: Progress) -> None:
+        """The handler reports, from whatever thread."""
+        with self._lock:
+            if self._over:
+                return
+            self._pending = progress
+            if self._timer is None:
+                self._pass_on()
+
+    def end(self) -> None:
+        """The handler is over: pass on what is left, and nothing that a thread of it says later."""
+        with self._lock:
+            self._over, timer = True, self._timer
+            if timer is not None:
+                timer.cancel()
+            if self._pending is not None:
+                self._send(self._pending)
+                self._pending = None
+
+    def _pass_on(self) -> None:
+        if self._over or self._pending is None:
+            return
+        self._send(self._pending)
+        self._pending = None
+        self._timer = threading.Timer(self._interval, self._again)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _again(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._pass_on()
