@@ -23,6 +23,7 @@ from consumers.running import RunningTable
 from consumers.steps import Step
 from dispatcher.core import ladder, outcome
 from dispatcher.core.cancelling import Tombstone
+from dispatcher.core.dated import dated
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.topology import Names
@@ -212,7 +213,8 @@ class Attempts:
         if work is None:
             return ()
         if following.delay is None:
-            return (Outgoing("", self._names.parked(work.lane), work.encode(), work.headers),)
+            headers = dated(work.headers, clock.now_ms())
+            return (Outgoing("", self._names.parked(work.lane), work.encode(), headers),)
         if step.only:
             self.lineage.sent(work, step.deliveries[0])
         way = ladder.enter(following.delay, work.lane, work.priority)

@@ -34,6 +34,7 @@ from consumers.registry import Registry
 from consumers.standstill import Standstill
 from consumers.steps import Step, StepKey, step_key
 from dispatcher.core import ladder
+from dispatcher.core.dated import dated
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -293,7 +294,8 @@ class Worker:
     def _park_poison(self, delivery: Delivery) -> None:
         _logger.error("message in a work queue is not ours", queue=delivery.queue)
         parked = self._names.parked(self._lane_of(delivery.queue))
-        message = Outgoing("", parked, delivery.body, {ERROR_HEADER: "not a work message"})
+        headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
+        message = Outgoing("", parked, delivery.body, headers)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 
     def _start_ready(self) -> None:

@@ -196,6 +196,13 @@ published_again = _counter(
 rolled_up = _counter(
     "dispatcher_statistics_minutes_total", "Minutes of statistics put together", "minutes", ["scheduler"]
 )
+forgotten = _counter(
+    "dispatcher_retention_deleted_total",
+    "What was deleted for its age",
+    "documents or messages",
+    ["scheduler"],
+    ["place"],
+)
 work_ready = _gauge(
     "dispatcher_work_ready",
     "Jobs in a work queue that no worker holds",

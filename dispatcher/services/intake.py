@@ -20,6 +20,7 @@ from typing import Any
 from config import Settings
 from dispatcher.core import keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
+from dispatcher.core.dated import dated
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.core.types import TypeTable
@@ -224,7 +225,8 @@ class Intake:
         refusal = shown.refusal
         metrics.of(metrics.refused, refusal.code).inc()
         self._key_watch.refusal(refusal.code)
-        headers: dict[str, Any] = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
+        reason = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
+        headers = dated(reason, clock.now_ms(), record.app if record else None)
         if shown.size is not None:
             headers[SIZE_HEADER] = shown.size
         events: list[Event] = []

@@ -1,6 +1,7 @@
 """The scheduler: what is periodic, and what strayed.
 
-It puts together the statistics of quiet minutes, measures what waits (`Depths`), and brings back messages in
+It puts together the statistics of quiet minutes, measures what waits (`Depths`), deletes what is older than its
+retention (`Retention`), and brings back messages in
 ``stray.v1``: steps of jobs that left the delay ladder for a work queue that is not there, or that the broker took out
 of one. Two may run.
 """
@@ -14,6 +15,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core.dated import dated
 from dispatcher.core.topology import Names, build, work_key
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
@@ -27,6 +29,7 @@ from dispatcher.edges.amqp import (
 )
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, StatisticsStore
 from dispatcher.services.depths import Depths
+from dispatcher.services.retention import Retention
 from dispatcher.services.tombstones import Sweep
 from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
@@ -64,6 +67,7 @@ class Scheduler:
         self._watch = DatabaseWatch(self._database)
         self._depths = Depths(settings, self._database)
         self._sweep = Sweep(self._database)
+        self._retention = Retention(settings, self._database)
         self._task: asyncio.Task[None] | None = None
 
     def checks(self) -> dict[str, bool]:
@@ -83,9 +87,11 @@ class Scheduler:
         self._task = asyncio.create_task(self._roll_up(), name="statistics")
         self._depths.start()
         self._sweep.start()
+        self._retention.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
+        await self._retention.stop()
         await self._depths.stop()
         await self._sweep.stop()
         if self._task is not None:
@@ -124,7 +130,7 @@ class Scheduler:
         try:
             work = WorkMessage.decode(delivery.body)
         except ValidationError:
-            headers = {ERROR_HEADER: "not a work message"}
+            headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
             self._outbox.add([Outgoing("", self._names.parked("default"), delivery.body, headers)], [], settled)
             return
         _logger.warning("bringing a job back", app=work.app, job=work.id, run=work.run, attempt=work.n)
@@ -138,4 +144,8 @@ class Scheduler:
         error = ErrorInfo(type="no_lane", message=f"lane {work.lane} is no longer in the configuration")
         parked = work.model_copy(update={"error": error})
         event: Event = Moved(**about(work), at=clock.now_ms(), state=JobState.FAILED, error=error)
-        self._outbox.add([Outgoing("", self._names.parked("default"), parked.encode())], [event], settled)
+        self._outbox.add(
+            [Outgoing("", self._names.parked("default"), parked.encode(), dated(None, clock.now_ms()))],
+            [event],
+            settled,
+        )

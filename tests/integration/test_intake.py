@@ -202,7 +202,7 @@ async def test_every_refusal(shop: Shop, case: Case) -> None:
     assert sentence
     body = case.body if isinstance(case.body, bytes) else json.dumps(case.body).encode()
     assert refusal.body == (body[:65_536] if len(body) > 262_144 else body)
-    assert refusal.headers.keys() <= {"x-rejected-reason", "x-original-size"}
+    assert refusal.headers.keys() <= {"x-rejected-reason", "x-original-size", "x-at", "x-app"}
     assert key is None or not refusal.holds(key)
     await shop.prove_alive()
 

@@ -242,7 +242,8 @@ async def test_poison_in_a_work_queue_is_parked(shop: Shop) -> None:
     installation.drain(installation.names.parked("default"))
     installation.publish(installation.names.work_queue("default", "normal"), b"\xff not ours", exchange="")
     parked = await eventually(lambda: installation.drain(installation.names.parked("default")), "it is parked")
-    assert parked == [({"x-error": "not a work message"}, b"\xff not ours")]
+    ((headers, body),) = parked
+    assert (headers.keys(), headers["x-error"], body) == ({"x-error", "x-at"}, "not a work message", b"\xff not ours")
 
 
 async def test_trace_context_reaches_history(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from dispatcher.edges.amqp.peers import Peers
 from dispatcher.edges.amqp.probe import Declared, Probe
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again
 from dispatcher.edges.amqp.rotate import Plan, Rotated, rotate
+from dispatcher.edges.amqp.sift import Sifted, sift
 
 __all__ = [
     "BrokerError",
@@ -28,6 +29,7 @@ __all__ = [
     "Publisher",
     "QueueCounts",
     "Rotated",
+    "Sifted",
     "Subscription",
     "check_broker",
     "declare",
@@ -35,4 +37,5 @@ __all__ = [
     "marked_again",
     "peek",
     "rotate",
+    "sift",
 ]

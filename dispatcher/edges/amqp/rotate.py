@@ -19,7 +19,7 @@ from dispatcher.edges.amqp.link import BrokerError, close, connect, explain
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 
 #: Headers that a parked message may carry; everything else there is the broker's.
-OUR_HEADERS = ("traceparent", "tracestate", "x-error")
+OUR_HEADERS = ("traceparent", "tracestate", "x-error", "x-at")
 #: Messages that are looked at together.
 WINDOW = 250
 #: Windows that are held at a time: one is on its way here while the other is published.

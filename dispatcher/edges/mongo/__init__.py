@@ -3,11 +3,13 @@
 from dispatcher.edges.mongo.audit import AuditFilter, AuditStore
 from dispatcher.edges.mongo.cancels import CancelStore
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
+from dispatcher.edges.mongo.forgetting import Forgetting
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
 from dispatcher.edges.mongo.stats import StatisticsStore
+from dispatcher.edges.mongo.turns import Turns
 from dispatcher.edges.mongo.usage import UsageStore
 from dispatcher.edges.mongo.watch import DatabaseWatch
 
@@ -19,10 +21,12 @@ __all__ = [
     "DatabaseAway",
     "DatabaseError",
     "DatabaseWatch",
+    "Forgetting",
     "JobStore",
     "KeyStore",
     "MongoError",
     "StatisticsStore",
+    "Turns",
     "Unstorable",
     "UsageStore",
     "accepted_since",

@@ -1,0 +1,84 @@
+"""Deleting finished jobs from history, batch by batch, so that statistics go on to say what the documents say.
+
+As the recorder does, the minutes of the documents are marked dirty before they are deleted; a TTL index would delete
+them behind the statistics' back. A crash leaves minutes marked whose documents are still there, which costs a count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from dispatcher.core.filters import JobFilter
+from dispatcher.core.lifecycle import FINAL
+from dispatcher.edges.mongo.client import Database, from_date, to_date
+from dispatcher.edges.mongo.jobs import query_of
+from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, StatisticsStore, minute_of
+from schemas import JobState
+
+#: Documents deleted at a time.
+BATCH = 1_000
+
+_FINISHED = sorted(map(str, FINAL))
+_JOBS = sorted(str(state) for state in FINAL if state is not JobState.REJECTED)
+
+
+class Forgetting:
+    """Finds and deletes finished jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._jobs = database.db["jobs"]
+        self._stats = StatisticsStore(database)
+
+    async def types(self) -> AsyncIterator[str]:
+        """Every type that has documents, one look into the index for each: clients may choose a great many."""
+        found = await self._jobs.find_one({}, {"type": 1}, sort=[("type", 1)])
+        while found is not None:
+            yield found["type"]
+            found = await self._jobs.find_one({"type": {"$gt": found["type"]}}, {"type": 1}, sort=[("type", 1)])
+
+    async def forget_type(self, job_type: str, before: int) -> int:
+        """Delete jobs of a type that ended before a time; at most a batch, returns how many."""
+        return await self._forget({"type": job_type, **_ended(_JOBS, before)})
+
+    async def forget_refusals(self, before: int) -> int:
+        """Delete refusals from before a time; at most a batch, returns how many."""
+        return await self._forget(_ended([str(JobState.REJECTED)], before))
+
+    async def erase(self, where: JobFilter | str) -> int:
+        """Delete the finished among the jobs meant, by filter or document id; at most a batch, returns how many."""
+        return await self._forget({**_meant(where), "state": {"$in": _FINISHED}})
+
+    async def count(self, where: JobFilter | str) -> tuple[int, int]:
+        """How many of the jobs that are meant are finished, and how many are not."""
+        meant = _meant(where)
+        finished = await self._jobs.count_documents({**meant, "state": {"$in": _FINISHED}})
+        return finished, await self._jobs.count_documents({**meant, "state": {"$nin": _FINISHED}})
+
+    async def _forget(self, query: Mapping[str, Any]) -> int:
+        """The query is asked again with the deletion: a job that began a new run meanwhile stays."""
+        cursor = self._jobs.find(query, {"accepted_at": 1}).sort("accepted_at", 1).limit(BATCH)
+        found = {stored["_id"]: minute_of(from_date(stored["accepted_at"]) or 0) async for stored in cursor}
+        if not found:
+            return 0
+        began = time.monotonic()
+        await self._stats.mark_dirty(found.values())
+        result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
+        if time.monotonic() - began > LONGEST_WRITE_MS / 1000:
+            await self._stats.mark_dirty(found.values())
+        deleted: int = result.deleted_count
+        return deleted
+
+
+def _ended(states: list[str], before: int) -> dict[str, Any]:
+    # accepted before it ended: the time that the index has bounds the time that counts
+    return {
+        "state": {"$in": states} if len(states) > 1 else states[0],
+        "accepted_at": {"$lt": to_date(before)},
+        "finished_at": {"$lt": to_date(before)},
+    }
+
+
+def _meant(where: JobFilter | str) -> dict[str, Any]:
+    return {"_id": where} if isinstance(where, str) else query_of(where)
