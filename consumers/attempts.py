@@ -26,6 +26,7 @@ from dispatcher.core.cancelling import Tombstone
 from dispatcher.core.dated import dated
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.core.retry import RetryPolicy, resolve
+from dispatcher.core.timing import has_expired
 from dispatcher.core.topology import Names
 from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock, log, metrics
@@ -95,7 +96,9 @@ class Attempts:
         if await self._ended_by_operator(step):
             return
         handler = self._registry.get(step.work.type)
-        if handler is None:
+        if has_expired(step.work, clock.now_ms()):
+            self._expire(step)
+        elif handler is None:
             self._without_handler(step)
         elif step.alone or handler.kind == "process":
             async with self._executor.child() as child:
@@ -118,6 +121,12 @@ class Attempts:
 
     def _stop(self, tombstone: Tombstone) -> None:
         self._running.cancel(tombstone)
+
+    def _expire(self, step: Step) -> None:
+        """The step came too late to start."""
+        event = Moved(**about(step.work), at=clock.now_ms(), state=JobState.EXPIRED)
+        metrics.of(metrics.final, step.work.lane, event.state).inc()
+        self._follow(step, outcome.Next(event.state), event)
 
     def _without_handler(self, step: Step) -> None:
         now = clock.now_ms()

@@ -99,7 +99,8 @@ class Client:
             job_type: the job's type, which is the routing key.
             payload: a dict, or anything pydantic writes as a JSON object.
             id: the job's id; a UUIDv7 where none is given.
-            fields: the message's other fields: ``priority``, ``timeout``, ``retry``, ``lane``, ``tags``.
+            fields: the message's other fields: ``priority``, ``timeout``, ``retry``, ``lane``, ``tags``,
+                ``delay`` or ``run_at`` (text or a datetime with its offset), ``expires``, ``deadline``.
 
         Raises:
             PublishFailed: no confirm in time.

@@ -36,7 +36,7 @@ class Accepted(JobEvent):
     """Intake took the job in; the only event that carries its content.
 
     ``payload`` is None where the configuration of its type does not record it; ``redacted`` says that fields of it
-    were taken out.
+    were taken out. ``due_at`` is the time for which the client asked.
     """
 
     kind: Literal["accepted"] = "accepted"
@@ -46,6 +46,9 @@ class Accepted(JobEvent):
     tags: tuple[str, ...] = ()
     timeout: float | None = None
     retry: RetrySpec | None = None
+    due_at: Millis | None = None
+    expires_at: Millis | None = None
+    deadline_at: Millis | None = None
     trace: Trace | None = None
 
 

@@ -9,12 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 #: Milliseconds since the Unix epoch, UTC, up to the year 9999. BSON dates have the same resolution, so nothing is lost
 #: on the way.
-Millis = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
+MAX_MILLIS = 253_402_300_799_999
+Millis = Annotated[int, Field(ge=0, le=MAX_MILLIS)]
 
 #: A run, a step of it or an attempt, counted from 1.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 MAX_ID_LENGTH = 128
+#: The longest delay that a client may ask for, in seconds: a year.
+MAX_DELAY_SECONDS = 31_536_000
 
 Priority = Literal["critical", "high", "normal", "low", "background"]
 
@@ -89,6 +92,10 @@ class JobRequest(BaseModel):
     payload: dict[str, Any] | None = None
     id: Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}$")] | None = None
     priority: Priority = "normal"
+    delay: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS)] | None = None
+    run_at: Annotated[str, Field(max_length=64)] | None = None
+    expires: Annotated[float, Field(gt=0)] | None = None
+    deadline: Annotated[float, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
     retry: RetrySpec | None = None
     lane: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None

@@ -16,7 +16,8 @@ class WorkMessage(Model):
     ``run`` counts from 1 and grows with each manual retry or replay. ``n`` is the attempt within the run, from 1.
     ``seq`` counts the steps of the run, from 1: it grows with every retry, snooze and deferral, so that two
     messages of one job can always be told in order. ``accepted_at`` and ``due_at`` are milliseconds since the
-    epoch; ``due_at`` is the time before which this step must not start.
+    epoch; ``due_at`` is the time before which this step must not start, ``expires_at`` the one from which on it must
+    not start any more, ``deadline_at`` the one by which the job should have finished.
     ``suspect`` says that an earlier attempt of the run killed its process.
     """
 
@@ -35,6 +36,8 @@ class WorkMessage(Model):
     timeout: float | None = None
     retry: RetrySpec | None = None
     due_at: Millis | None = None
+    expires_at: Millis | None = None
+    deadline_at: Millis | None = None
     unhandled_since: Millis | None = None
     suspect: bool = False
     trace: Trace | None = None

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 _TIMES = {
-    "accepted_at", "finished_at", "started_at", "due_at", "created_at", "expires_at", "successor_expires_at",
-    "grace_until", "last_used_at", "first_seen", "last_seen", "at", "closed_at",
+    "accepted_at", "finished_at", "started_at", "due_at", "run_at", "deadline_at", "created_at", "expires_at",
+    "successor_expires_at", "grace_until", "last_used_at", "first_seen", "last_seen", "at", "closed_at",
 }  # fmt: skip
 
 STATE_STYLES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dispatcher.core import keys
+from dispatcher.core import keys, timing
 from dispatcher.core.ids import uuid7
 from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
@@ -27,9 +27,7 @@ DEFAULT_LANE = "default"
 MAX_WORK_BYTES = MAX_MESSAGE_BYTES - (1 << 20)
 
 #: Fields of the contract that this version does not build: refused, never ignored.
-NOT_BUILT = frozenset(
-    {"delay", "run_at", "expires", "deadline", "group", "unique", "depends_on", "callback", "template"}
-)
+NOT_BUILT = frozenset({"group", "unique", "depends_on", "callback", "template"})
 _BUILT = tuple(JobRequest.model_fields)
 KNOWN_FIELDS = (*_BUILT, *sorted(NOT_BUILT))
 _CONFLICTS = (("delay", "run_at"),)
@@ -138,6 +136,7 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
     _check_fields(body, job_type)
     request = _validate(body)
     _check_values(request, sub.body, body)
+    due_at = _due(request, now)
     of_type = rules.types.of(job_type)
     lane = request.lane or of_type.lane or DEFAULT_LANE
     if lane not in rules.lanes:
@@ -146,7 +145,7 @@ def admit(sub: Submission, key: keys.KeyRecord, rules: Rules, now: int, random_b
         raise Refusal(Code.FORBIDDEN, "this API key may not publish to this lane")
     if not key.allows_priority(request.priority):
         raise Refusal(Code.FORBIDDEN, f"this API key may not publish above priority {key.max_priority}")
-    return _admitted(sub, request, key, of_type, lane, now, random_bits)
+    return _admitted(sub, request, key, of_type, lane, due_at, now, random_bits)
 
 
 def encode_work(work: WorkMessage) -> bytes:
@@ -237,10 +236,12 @@ def _admitted(
     key: keys.KeyRecord,
     of_type: TypeRules,
     lane: str,
+    due_at: int | None,
     now: int,
     random_bits: int,
 ) -> Admitted:
     job_id = request.id or uuid7(now, random_bits)
+    expires_at, deadline_at = timing.after(now, request.expires), timing.after(now, request.deadline)
     payload = request.payload or {}
     trace = read_trace(sub.traceparent, sub.tracestate)
     work = WorkMessage(
@@ -254,6 +255,9 @@ def _admitted(
         tags=request.tags,
         timeout=request.timeout,
         retry=request.retry,
+        due_at=due_at,
+        expires_at=expires_at,
+        deadline_at=deadline_at,
         trace=trace,
     )
     recorded = of_type.payload(payload)
@@ -270,9 +274,19 @@ def _admitted(
         tags=request.tags,
         timeout=request.timeout,
         retry=request.retry,
+        due_at=due_at,
+        expires_at=expires_at,
+        deadline_at=deadline_at,
         trace=trace,
     )
     return Admitted(work, event)
+
+
+def _due(request: JobRequest, now: int) -> int | None:
+    try:
+        return timing.due(request, now)
+    except ValueError as error:
+        raise Refusal(Code.INVALID_FIELD, f"run_at: {error}") from None
 
 
 def read_trace(traceparent: object, tracestate: object) -> Trace | None:

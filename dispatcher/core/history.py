@@ -75,7 +75,11 @@ def _accepted(doc: Document, event: Accepted) -> None:
             doc["retry"] = event.retry.model_dump(exclude_none=True)
         if event.trace is not None:
             doc["trace"] = event.trace.model_dump(exclude_none=True)
-    _move(doc, JobState.QUEUED, event.run, event.seq)
+        # the time for which the client asked
+        times = {"run_at": event.due_at, "expires_at": event.expires_at, "deadline_at": event.deadline_at}
+        doc.update({name: value for name, value in times.items() if value is not None})
+    state = JobState.QUEUED if event.due_at is None else JobState.SCHEDULED
+    _move(doc, state, event.run, event.seq, event.due_at)
 
 
 def _recorded(event: Accepted) -> Document:
@@ -227,9 +231,14 @@ def _urgency(state: JobState, due_at: int | None, error: Document | None) -> tup
 def _derive(doc: Document) -> None:
     """Figures that statistics group by: a pure function of the attempts.
 
-    ``retries`` counts attempts after the first of each run; ``wait_ms`` is acceptance to the first start;
-    ``run_ms`` is the length of the latest finished execution.
+    ``retries`` counts attempts after the first of each run; ``wait_ms`` is acceptance, or the time for which the
+    client asked, to the first start; ``run_ms`` is the length of the latest finished execution. ``breached`` says that
+    the job finished after its deadline.
     """
+    deadline, finished = doc.get("deadline_at"), doc.get("finished_at")
+    doc.pop("breached", None)
+    if deadline is not None and finished is not None and finished > deadline:
+        doc["breached"] = True
     attempts = doc["attempts"]
     if not attempts:
         return
@@ -237,7 +246,7 @@ def _derive(doc: Document) -> None:
     if not doc["retries"]:
         del doc["retries"]
     first = min(a["started_at"] for a in attempts)
-    doc["wait_ms"] = max(first - doc["accepted_at"], 0)
+    doc["wait_ms"] = max(first - doc.get("run_at", doc["accepted_at"]), 0)
     for attempt in reversed(attempts):
         if attempt["finished_at"] is not None:
             doc["run_ms"] = max(attempt["finished_at"] - attempt["started_at"], 0)

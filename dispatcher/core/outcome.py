@@ -72,7 +72,9 @@ def without_handler(work: WorkMessage, now: int, delay: float, limit: float) -> 
 
 def new_run(work: WorkMessage) -> WorkMessage:
     """The first step of the next run, for a retry or replay by hand."""
-    update = {"run": work.run + 1, "n": 1, "seq": 1, "due_at": None, "unhandled_since": None, "error": None}
+    update = {"run": work.run + 1, "n": 1, "seq": 1, "error": None}
+    # whoever starts it by hand wants it now, however late
+    update |= dict.fromkeys(("due_at", "expires_at", "unhandled_since"))
     return work.model_copy(update=update)
 
 

@@ -121,6 +121,7 @@ _PLAIN = {
     "work": "work.v1",
     "delays": "delay.v1",
     "due": "due.v1",
+    "scheduled": "scheduled.v1",
     "stray": "stray.v1",
     "history": "history.v1",
     "unrecorded": "unrecorded.v1",
@@ -135,6 +136,7 @@ _OWN = (
     "delay.",
     "after.",
     "due.",
+    "scheduled.",
     "stray.",
     "suspect.",
     "history.",
@@ -201,6 +203,7 @@ def _fixed_queues(names: Names) -> Iterator[Queue]:
     # not even a message's own expiration drops it
     yield Queue(names.unrouted, _never_dropping(names.intake_dead))
     yield Queue(names.rejected, _quorum(REJECTED_LIMITS))
+    yield Queue(names.scheduled, _never_dropping(names.stray))
     yield Queue(names.stray, _quorum())
     yield Queue(names.history, _quorum())
     yield Queue(names.unrecorded, _quorum())

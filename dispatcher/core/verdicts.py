@@ -26,6 +26,7 @@ class Job:
     body: bytes
     headers: dict[str, str] | None
     event: bytes
+    due_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def accepted(admitted: Admitted) -> Job:
         Refusal: ``too_large``, when it is written out.
     """
     work = admitted.work
-    return Job(work.id, work.lane, work.priority, encode_work(work), work.headers, encode_event(admitted.event))
+    body, event = encode_work(work), encode_event(admitted.event)
+    return Job(work.id, work.lane, work.priority, body, work.headers, event, work.due_at)
 
 
 def refused(refusal: Refusal, submission: Submission, max_bytes: int) -> Refused:

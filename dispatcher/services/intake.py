@@ -22,7 +22,8 @@ from dispatcher.core import keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
 from dispatcher.core.dated import dated
 from dispatcher.core.refusals import Code, Refusal
-from dispatcher.core.topology import Names, build, work_key
+from dispatcher.core.timing import route
+from dispatcher.core.topology import Names, build
 from dispatcher.core.types import TypeTable
 from dispatcher.core.verdicts import CUT_BYTES, Case, Job, Refused, Verdict, accepted, crashed, refused
 from dispatcher.edges import clock, log, metrics
@@ -35,6 +36,7 @@ from dispatcher.edges.amqp import (
     Subscription,
     declare_again,
     marked_again,
+    routed,
 )
 from dispatcher.edges.mongo import Database, KeyStore, UsageStore
 from dispatcher.services.intake_suspects import Suspects
@@ -208,7 +210,8 @@ class Intake:
 
     def _accept(self, delivery: Delivery, record: keys.KeyRecord, job: Job) -> None:
         self._key_watch.accepted(record)
-        message = Outgoing(self._names.work, work_key(job.lane, job.priority), job.body, job.headers)
+        to = route(self._names, job.lane, job.priority, job.due_at, clock.now_ms())
+        message = routed(to, job.body, job.headers)
         if delivery.again:  # what it became the first time may be with a worker
             message = marked_again(message)
         metrics.of(metrics.accepted, job.lane, job.priority).inc()
@@ -216,6 +219,7 @@ class Intake:
             [message],
             [job.event],
             partial(self._settled, delivery, {"id": job.id, "status": "accepted"}),
+            urgent=to.stay_ms is not None,
             # a message that the broker has queued again is judged again: published now, it would be two
             void=partial(self._lost, delivery),
         )

@@ -159,9 +159,9 @@ BODY_CASES = [
     *(Case("not_an_object", body.decode(), body) for body in (b"[]", b"1", b"null", b'"x"', b"true")),
     Case("unknown_field", "misspelt", {"paylod": {}}, says='"payload"'),
     Case("unknown_field", "in-retry", {"retry": {"max_attemps": 3}}, says='"max_attempts"'),
-    Case("unknown_field", "before-unsupported", {"delay": 1, "no": 1}),
+    Case("unknown_field", "before-unsupported", {"group": 1, "no": 1}),
     *(Case("unsupported", name, {name: 1}, says=f'"{name}"') for name in sorted(NOT_BUILT)),
-    Case("unsupported", "before-type-mismatch", {"delay": 1, "type": "other"}),
+    Case("unsupported", "before-type-mismatch", {"group": 1, "type": "other"}),
     Case("type_mismatch", "other", {"type": "other"}),
     Case("type_mismatch", "before-invalid-field", {"type": "other", "priority": "urgent"}),
     *(
@@ -169,6 +169,10 @@ BODY_CASES = [
         for field, values in {
             "id": ["", "a b", "x" * 129, 7, None, "a\n", "ä"],
             "priority": ["urgent", "", 1, None],
+            "delay": [-1, 31_536_001, "5", True, None],
+            "run_at": ["", "tomorrow", "2026-11-26T18:00:00", "2999-01-01T00:00:00Z", 5, None],
+            "expires": [0, -1, "5", None],
+            "deadline": [0, -1, "5", None],
             "timeout": [0, 0.09, 86_401, "5", True, None],
             "payload": [[], "x", 1, None],
             "tags": ["x", [""], ["x" * 65], ["x"] * 11, [1]],

@@ -8,7 +8,7 @@ from dispatcher.edges.amqp.outbox import Entry, Outbox
 from dispatcher.edges.amqp.peek import Peeked, peek
 from dispatcher.edges.amqp.peers import Peers
 from dispatcher.edges.amqp.probe import Declared, Probe
-from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again
+from dispatcher.edges.amqp.publisher import Outgoing, Publisher, marked_again, routed
 from dispatcher.edges.amqp.rotate import Plan, Rotated, rotate
 from dispatcher.edges.amqp.sift import Sifted, sift
 
@@ -37,5 +37,6 @@ __all__ = [
     "marked_again",
     "peek",
     "rotate",
+    "routed",
     "sift",
 ]

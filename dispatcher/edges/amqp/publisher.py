@@ -16,6 +16,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
+from dispatcher.core.timing import Route
 from dispatcher.edges import log
 from dispatcher.edges.amqp.alarm import Alarm
 from dispatcher.edges.amqp.frames import publish_frames
@@ -46,6 +47,12 @@ class Outgoing:
     correlation_id: str | None = None
     reply_to: str | None = None
     leaves_at: float | None = None
+
+
+def routed(route: Route, body: bytes, headers: dict[str, Any] | None = None) -> Outgoing:
+    """The message that carries a step there; its stay in the delay ladder begins now."""
+    leaves_at = None if route.stay_ms is None else time.monotonic() + route.stay_ms / 1000
+    return Outgoing(route.exchange, route.routing_key, body, headers, leaves_at=leaves_at)
 
 
 def marked_again(message: Outgoing) -> Outgoing:

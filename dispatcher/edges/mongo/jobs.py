@@ -20,7 +20,7 @@ from dispatcher.edges.mongo.client import Database, from_date, to_date
 from schemas import Accepted, Event
 
 _DUPLICATE_KEY = 11000
-_TIMES = ("accepted_at", "finished_at", "due_at")
+_TIMES = ("accepted_at", "finished_at", "due_at", "run_at", "expires_at", "deadline_at")
 _ATTEMPT_TIMES = ("started_at", "finished_at")
 
 Operation = InsertOne[Any] | UpdateOne
