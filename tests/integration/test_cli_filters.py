@@ -71,7 +71,7 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "numbers"), FILTERS, ids=[options[:40] for options, _ in FILTERS])
+@pytest.mark.parametrize(("options", "numbers"), FILTERS, ids=map(str, range(len(FILTERS))))
 def test_each_filter_finds_its_jobs(history: Installation, options: str, numbers: list[int]) -> None:
     """The last accepted first, and no other."""
     finished = invoke(history, "jobs", "list", "--json", *options.split())
