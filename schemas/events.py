@@ -79,13 +79,14 @@ class Ended(JobEvent):
 
 
 class Moved(JobEvent):
-    """The job changed state without an execution: put off for want of a handler, or ended."""
+    """The job changed state without an execution: put off for want of a handler or by hand, or ended."""
 
     kind: Literal["moved"] = "moved"
     at: Millis
     state: JobState
     due_at: Millis | None = None
     error: ErrorInfo | None = None
+    by_hand: bool = False
 
 
 class Progressed(JobEvent):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import cancelling, output
+from dispatcher.cli import cancelling, output, rescheduling
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation
@@ -20,10 +20,11 @@ from dispatcher.services.replaying import retry_matching, retryable
 
 @click.group()
 def jobs() -> None:
-    """Jobs in history: list, show, explain, retry, cancel."""
+    """Jobs in history: list, show, explain, retry, cancel, reschedule."""
 
 
 jobs.add_command(cancelling.cancel)
+jobs.add_command(rescheduling.reschedule)
 
 
 @jobs.command("list")

@@ -77,7 +77,8 @@ def _accepted(doc: Document, event: Accepted) -> None:
             doc["trace"] = event.trace.model_dump(exclude_none=True)
         # the time for which the client asked
         times = {"run_at": event.due_at, "expires_at": event.expires_at, "deadline_at": event.deadline_at}
-        doc.update({name: value for name, value in times.items() if value is not None})
+        # for what an operator asked later stands
+        doc.update({name: value for name, value in times.items() if value is not None and name not in doc})
     state = JobState.QUEUED if event.due_at is None else JobState.SCHEDULED
     _move(doc, state, event.run, event.seq, event.due_at)
 
@@ -131,6 +132,8 @@ def _moved(doc: Document, event: Moved) -> None:
     error = event.error.model_dump(exclude_none=True) if event.error else None
     if _move(doc, event.state, event.run, seq, event.due_at, error) and event.state in FINAL:
         doc["finished_at"] = event.at
+    if event.by_hand and event.due_at is not None and event.seq >= doc.get("rescheduled", 0):
+        doc.update(run_at=event.due_at, rescheduled=event.seq)
 
 
 def _rerun(doc: Document, event: Rerun) -> None:

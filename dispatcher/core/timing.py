@@ -67,6 +67,12 @@ def has_expired(work: WorkMessage, now: int) -> bool:
     return work.expires_at is not None and max(now, work.due_at or 0) >= work.expires_at
 
 
+def wakes_at(work: WorkMessage) -> int:
+    """When somebody must look at a job that waits: it is due then, or has expired."""
+    due_at = work.accepted_at if work.due_at is None else work.due_at
+    return due_at if work.expires_at is None else min(due_at, work.expires_at)
+
+
 class Route(NamedTuple):
     """Where a step is published; ``stay_ms`` is how long it stays in the first queue of the delay ladder."""
 

@@ -88,6 +88,9 @@ intake_suspects = _counter(
     "messages",
     ["intake"],
 )
+released = _counter(
+    "dispatcher_scheduled_released_total", "Jobs with long delays that a scheduler released", "jobs", ["scheduler"]
+)
 key_age = _gauge(
     "dispatcher_key_cache_age_seconds", "Time since the API keys were last read from MongoDB", "seconds", ["intake"]
 )

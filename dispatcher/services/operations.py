@@ -19,7 +19,16 @@ from dispatcher.core.outcome import new_run
 from dispatcher.core.topology import Names, work_key
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outgoing, Publisher, rotate
-from dispatcher.edges.mongo import AuditStore, CancelStore, Database, JobStore, KeyStore, StatisticsStore, UsageStore
+from dispatcher.edges.mongo import (
+    AuditStore,
+    CancelStore,
+    Database,
+    JobStore,
+    KeyStore,
+    ScheduledStore,
+    StatisticsStore,
+    UsageStore,
+)
 from schemas import Event, JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
 
@@ -52,6 +61,7 @@ class Operations:
         self.usage = UsageStore(self._database)
         self.audit = AuditStore(self._database)
         self.cancels = CancelStore(self._database)
+        self.scheduled = ScheduledStore(self._database)
         self.statistics = StatisticsStore(self._database)
         self.publisher = Publisher(self.url, "operations", timeout=amqp.publish_timeout)
 

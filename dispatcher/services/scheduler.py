@@ -1,7 +1,7 @@
 """The scheduler: what is periodic, and what strayed.
 
 It puts together the statistics of quiet minutes, measures what waits (`Depths`), deletes what is older than its
-retention (`Retention`), and brings back messages in
+retention (`Retention`), keeps and releases jobs with long delays (`Agenda`), and brings back messages in
 ``stray.v1``: steps of jobs that left the delay ladder for a work queue that is not there, or that the broker took out
 of one. Two may run.
 """
@@ -15,8 +15,10 @@ from functools import partial
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core import ladder
 from dispatcher.core.dated import dated
-from dispatcher.core.topology import Names, build, work_key
+from dispatcher.core.timing import LADDER_MS, Route, has_expired, route
+from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
     Consumer,
@@ -26,8 +28,10 @@ from dispatcher.edges.amqp import (
     Publisher,
     Subscription,
     declare_again,
+    routed,
 )
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, StatisticsStore
+from dispatcher.services.agenda import Agenda
 from dispatcher.services.depths import Depths
 from dispatcher.services.retention import Retention
 from dispatcher.services.tombstones import Sweep
@@ -68,6 +72,7 @@ class Scheduler:
         self._depths = Depths(settings, self._database)
         self._sweep = Sweep(self._database)
         self._retention = Retention(settings, self._database)
+        self._agenda = Agenda(settings, self._database, self._publisher)
         self._task: asyncio.Task[None] | None = None
 
     def checks(self) -> dict[str, bool]:
@@ -75,6 +80,7 @@ class Scheduler:
         return {
             "publisher": self._publisher.ready,
             "consumer": self._consumer.ready,
+            "agenda": self._agenda.ready,
             "database": self._watch.fine,
         }
 
@@ -88,12 +94,14 @@ class Scheduler:
         self._depths.start()
         self._sweep.start()
         self._retention.start()
+        self._agenda.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
         await self._retention.stop()
         await self._depths.stop()
         await self._sweep.stop()
+        await self._agenda.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -134,11 +142,21 @@ class Scheduler:
             self._outbox.add([Outgoing("", self._names.parked("default"), delivery.body, headers)], [], settled)
             return
         _logger.warning("bringing a job back", app=work.app, job=work.id, run=work.run, attempt=work.n)
-        if work.lane in self._settings.lanes:
-            message = Outgoing(self._names.work, work_key(work.lane, work.priority), delivery.body)
-            self._outbox.add([message], [], settled)
+        now = clock.now_ms()
+        if has_expired(work, now):
+            self._outbox.add([], [Moved(**about(work), at=now, state=JobState.EXPIRED)], settled)
+        elif work.lane in self._settings.lanes:
+            self._outbox.add([self._again(work, delivery.body, now)], [], settled)
         else:
             self._park(work, settled)
+
+    def _again(self, work: WorkMessage, body: bytes, now: int) -> Outgoing:
+        """The message with which a step goes on. It need not be the first of its job, so the ladder has it."""
+        left = (work.due_at or 0) - now
+        if left <= LADDER_MS:
+            return routed(route(self._names, work.lane, work.priority, work.due_at, now), body, work.headers)
+        way = ladder.enter(left / 1000, work.lane, work.priority)
+        return routed(Route(self._names.delays, way.routing_key, way.stay_ms), body, work.headers)
 
     def _park(self, work: WorkMessage, settled) -> None:  # type: ignore[no-untyped-def]
         error = ErrorInfo(type="no_lane", message=f"lane {work.lane} is no longer in the configuration")

@@ -8,6 +8,7 @@ from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
+from dispatcher.edges.mongo.scheduled import ScheduledStore
 from dispatcher.edges.mongo.stats import StatisticsStore
 from dispatcher.edges.mongo.turns import Turns
 from dispatcher.edges.mongo.usage import UsageStore
@@ -25,6 +26,7 @@ __all__ = [
     "JobStore",
     "KeyStore",
     "MongoError",
+    "ScheduledStore",
     "StatisticsStore",
     "Turns",
     "Unstorable",

@@ -49,6 +49,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"state": "queued"},
         ),
     ],
+    "scheduled": [
+        IndexModel([("state", ASCENDING), ("wake_at", ASCENDING)]),
+        # what was released is kept for a day: a message of it that comes again is known then
+        IndexModel([("released_at", ASCENDING)], expireAfterSeconds=86_400),
+    ],
     "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],
     "audit": [
         IndexModel([("at", DESCENDING)]),

@@ -1,0 +1,172 @@
+"""Jobs with long delays: kept in MongoDB, moved, released in time by any number of schedulers."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from consumers import Registry
+from consumers.worker import Worker
+from dispatcher.edges import clock
+from dispatcher.edges.mongo import Database, ScheduledStore
+from dispatcher.services.intake import Intake
+from dispatcher.services.recorder import Recorder
+from dispatcher.services.scheduler import Scheduler
+from schemas import Accepted, WorkMessage
+from schemas.events import about, encode_batches
+from tests.conftest import run_services
+from tests.processes import invoke, invoked
+from tests.support import Installation, eventually
+
+pytestmark = pytest.mark.integration
+
+jobs = Registry()
+
+
+@jobs.handler("plan.plain")
+async def plain(payload: dict[str, Any]) -> None:
+    """Do nothing."""
+
+
+def a_worker(installation: Installation) -> Worker:
+    """A worker of this module's handlers."""
+    return Worker(installation.settings, jobs, "tests.integration.test_scheduled:jobs")
+
+
+def a_job(job_id: str, due_in: float, expires_in: float | None = None) -> WorkMessage:
+    """A job as intake would have published it, long ago."""
+    now = clock.now_ms()
+    return WorkMessage(
+        app="shop", id=job_id, type="plan.plain", lane="default", priority="normal", accepted_at=now - 120_000,
+        payload={}, due_at=now + round(due_in * 1000),
+        expires_at=None if expires_in is None else now + round(expires_in * 1000),
+    )  # fmt: skip
+
+
+def publish(installation: Installation, *works: WorkMessage) -> None:
+    """What intake publishes of jobs with long delays."""
+    accepted = [
+        Accepted(**about(w), key_id="k", payload=w.payload, due_at=w.due_at, expires_at=w.expires_at) for w in works
+    ]
+    messages = [(installation.names.history, body) for body in encode_batches(accepted)]
+    messages += [(installation.names.scheduled, w.encode()) for w in works]
+    installation.publish_many(messages, exchange="")
+
+
+def kept(installation: Installation, job_id: str) -> dict[str, Any] | None:
+    """A job's document among the scheduled ones."""
+    found: dict[str, Any] | None = installation.db.scheduled.find_one({"_id": f"shop:{job_id}"})
+    return found
+
+
+def kept_as(installation: Installation, job_id: str, state: str) -> dict[str, Any] | None:
+    """The same, where it is in this state."""
+    found = kept(installation, job_id)
+    return found if found is not None and found["state"] == state else None
+
+
+def on_time(done: dict[str, Any]) -> None:
+    """It ran once, not before its time."""
+    (attempt,) = done["attempts"]
+    assert (done["state"], attempt["started_at"] >= done["run_at"]) == ("succeeded", True)
+
+
+async def test_a_long_delay_is_kept_listed_and_moved(installed: Installation) -> None:
+    """It waits in MongoDB; moved later and then to now, it shows the new time and starts."""
+    key = await installed.create_key()
+    settings = installed.settings
+    async with run_services(Intake(settings), Recorder(settings), Scheduler(settings), a_worker(installed)):
+        installed.publish("plan.plain", {"id": "k-long", "delay": 3600}, key)
+        await eventually(lambda: kept(installed, "k-long"), "the job is kept")
+        await eventually(lambda: installed.job("k-long"), "history has it")
+        shown = await invoked(installed, "jobs", "reschedule", "k-long", "--delay", "2h", "--json")
+        due = datetime.fromisoformat(shown.json["due_at"])
+        moved = await eventually(
+            lambda: (doc := installed.job("k-long")) and doc["due_at"] == due and doc, "history shows the new time"
+        )
+        assert (moved["state"], moved["run_at"], moved["attempts"]) == ("scheduled", due, [])
+        assert kept(installed, "k-long")["due_at"] == due  # type: ignore[index]
+        await invoked(installed, "jobs", "reschedule", "shop:k-long", "--at", "2001-01-01T00:00:00Z")
+        done = await installed.finished("k-long")
+        on_time(done)
+        assert done["wait_ms"] < 60_000
+        late = await asyncio.to_thread(invoke, installed, "jobs", "reschedule", "k-long", "--delay", "2h")
+        assert (late.code, "succeeded" in late.err) == (1, True)
+    assert (await asyncio.to_thread(invoke, installed, "jobs", "reschedule", "k-long")).code == 2
+    left = kept(installed, "k-long")
+    assert left is not None
+    assert (left["state"], "body" in left) == ("released", False)
+
+
+async def test_three_schedulers_release_each_job_once_and_in_time(installed: Installation) -> None:
+    """Hundreds due in the same second, and some before: nothing is early, twice or left over."""
+    settings = installed.settings
+    works = [a_job(f"m-{n}", 6 if n % 10 else 3) for n in range(600)]
+    async with run_services(Recorder(settings), a_worker(installed), *(Scheduler(settings) for _ in range(3))):
+        await asyncio.to_thread(publish, installed, *works)
+        for work in works:
+            on_time(await installed.finished(work.id))
+    assert installed.db.scheduled.count_documents({"_id": {"$regex": "^shop:m-"}, "state": "released"}) == 600
+
+
+async def test_what_comes_again_after_its_release_is_not_released_again(installed: Installation) -> None:
+    """A message whose acknowledgement was lost finds its job there."""
+    settings = installed.settings
+    work = a_job("r-again", 0.5)
+    async with run_services(Recorder(settings), Scheduler(settings), a_worker(installed)):
+        publish(installed, work)
+        on_time(await installed.finished("r-again"))
+        released = await eventually(
+            lambda: (d := kept(installed, "r-again")) and d["state"] == "released" and d, "marked"
+        )
+        installed.publish(installed.names.scheduled, work.encode(), exchange="")
+        await eventually(lambda: not installed.depth(installed.names.scheduled), "it is taken")
+    assert kept(installed, "r-again") == released
+    assert installed.depth(installed.names.work_queue("default", "normal")) == 0
+
+
+async def test_a_dead_schedulers_claim_is_taken_over_and_marked(installed: Installation) -> None:
+    """Killed after its claim, perhaps after the publish: the next one publishes the job marked, and it runs in time."""
+    settings = installed.settings
+    database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+    store = ScheduledStore(database)
+    work = a_job("c-dead", 14)
+    await store.insert([(work, work.encode())])
+    claim = await store.claim("the dead one", clock.now_ms() + 20_000, 10)
+    assert [(c.id, c.again) for c in claim] == [("shop:c-dead", False)]
+    assert await store.claim("too early", clock.now_ms() + 20_000, 10) == []
+    assert await store.get("shop", "c-dead") is None
+    assert not await store.replace(work, a_job("c-dead", 900))
+    again = await eventually(lambda: store.claim("the next", clock.now_ms() + 20_000, 10), "its claim is over")
+    assert [(c.id, c.again) for c in again] == [("shop:c-dead", True)]
+    await store.mark_released("the dead one", ["shop:c-dead"])
+    assert kept(installed, "c-dead")["state"] == "waiting"  # type: ignore[index]
+    database.close()
+    async with run_services(Recorder(settings), Scheduler(settings), a_worker(installed)):
+        publish(installed, work)
+        on_time(await installed.finished("c-dead"))
+    assert kept(installed, "c-dead")["claims"] == 3  # type: ignore[index]
+
+
+async def test_a_job_that_expires_while_it_waits_ends_then(installed: Installation) -> None:
+    """Not when it would have been due, an hour later."""
+    settings = installed.settings
+    async with run_services(Recorder(settings), Scheduler(settings)):
+        publish(installed, a_job("x-waits", 3600, expires_in=1))
+        done = await installed.finished("x-waits")
+    assert (done["state"], done["attempts"]) == ("expired", [])
+
+
+async def test_what_strays_is_brought_back_at_its_time(installed: Installation) -> None:
+    """A step that is not due yet waits on in the ladder; one that has expired ends."""
+    settings = installed.settings
+    fine, late = a_job("b-due", 1), a_job("b-late", 1, expires_in=-1)
+    async with run_services(Recorder(settings), Scheduler(settings), a_worker(installed)):
+        installed.publish_many([(installed.names.stray, w.encode()) for w in (fine, late)], exchange="")
+        done = await installed.finished("b-due")
+        due = datetime.fromtimestamp((fine.due_at or 0) / 1000, UTC)
+        assert done["attempts"][0]["started_at"] >= due - timedelta(milliseconds=1)
+        assert (await installed.finished("b-late"))["state"] == "expired"
