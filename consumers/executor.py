@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from consumers.processes import ChildCrashed, Logging, ProcessPool, call
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
 from consumers.running import Stop
+from consumers.threads import Call, Threads
 from dispatcher.core.outcome import Execution
 from dispatcher.core.retry import class_names
 from dispatcher.edges import log
@@ -38,13 +39,13 @@ class Executor:
     """
 
     def __init__(self, threads: int, target: str, max_result_bytes: int, logging: Logging = ("info", "auto")) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._threads = Threads(threads)
         self._processes = ProcessPool(target, max_result_bytes, logging)
         self._max_result_bytes = max_result_bytes
 
     async def close(self) -> None:
         """Stop the child processes; threads that still run are left to end with the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
         await self._processes.close()
 
     def child(self) -> AbstractAsyncContextManager[Child]:
@@ -116,16 +117,18 @@ class Executor:
 
     async def _in_thread(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
         call = contextvars.copy_context().run
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call, _plainly, handler.function, *arguments)
+        running = Call(partial(call, _plainly, handler.function, *arguments))
         try:
-            return await future
+            return await asyncio.get_running_loop().run_in_executor(self._threads, running)
         except asyncio.CancelledError:
-            _logger.warning(
-                "a thread cannot be stopped; its result is dropped",
-                type=handler.type,
-                app=context.app,
-                job=context.id,
-            )
+            if _being_cancelled() and running.abandon():
+                _logger.warning(
+                    "a thread cannot be stopped; its result is dropped, and another thread takes its place",
+                    type=handler.type,
+                    app=context.app,
+                    job=context.id,
+                    attempt=context.attempt,
+                )
             raise
 
     async def _in_process(self, child: Child, handler: Handler, payload: dict[str, Any], context: Context) -> Any:

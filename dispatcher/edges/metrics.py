@@ -160,6 +160,13 @@ given_back = _counter(
 running = _gauge("dispatcher_worker_running", "Handlers running now", "jobs", ["worker"])
 held = _gauge("dispatcher_worker_held", "Jobs held ready besides the running ones", "jobs", ["worker"])
 
+threads_abandoned = _gauge(
+    "dispatcher_threads_abandoned",
+    "Threads whose handler ran out of time or was cancelled and that still run; each has been replaced",
+    "threads",
+    ["worker"],
+)
+
 # recorder
 recorded = _counter("dispatcher_events_recorded_total", "Events merged into job documents", "events", ["recorder"])
 unrecorded = _counter(
