@@ -1,4 +1,4 @@
-"""Exceptions as history keeps them: name, message, traceback; trimmed, storable, and without API keys."""
+"""Exceptions as history keeps them: name, message, traceback; trimmed, storable, without API keys and other secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import linecache
 import traceback
 from types import TracebackType
 
-from dispatcher.core import keys
+from dispatcher.core import keys, secrets
 from dispatcher.core.cancelling import ERROR_TYPE
 from dispatcher.core.outcome import Execution
 from dispatcher.core.types import TypeRules
@@ -32,11 +32,11 @@ def describe(error: BaseException) -> ErrorInfo:
 
 
 def clean(text: str, limit: int) -> str:
-    """Text that can be stored: no lone surrogates, no API keys, at most ``limit`` characters (the middle goes)."""
+    """Text that can be stored: no lone surrogates, no secrets of a known form, at most ``limit`` characters."""
     if len(text) > 2 * SEARCHED:
         text = f"{text[:SEARCHED]} … {text[-SEARCHED:]}"
     # keys first: cut in half, one would no longer look like one
-    text = keys.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+    text = secrets.hide(keys.redact(text.encode("utf-8", "replace"))).decode("utf-8", "replace")
     if len(text) > limit:
         half = (limit - 3) // 2
         text = f"{text[:half]} … {text[-half:]}"
