@@ -9,6 +9,7 @@ import click
 
 from dispatcher.cli import cancelling, output, rescheduling
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
+from dispatcher.cli.erase import erase
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation
 from dispatcher.core.explaining import explain
@@ -20,11 +21,12 @@ from dispatcher.services.replaying import retry_matching, retryable
 
 @click.group()
 def jobs() -> None:
-    """Jobs in history: list, show, explain, retry, cancel, reschedule."""
+    """Jobs in history: list, show, explain, retry, cancel, reschedule, erase."""
 
 
 jobs.add_command(cancelling.cancel)
 jobs.add_command(rescheduling.reschedule)
+jobs.add_command(erase)
 
 
 @jobs.command("list")

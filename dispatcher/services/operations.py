@@ -23,6 +23,7 @@ from dispatcher.edges.mongo import (
     AuditStore,
     CancelStore,
     Database,
+    Forgetting,
     JobStore,
     KeyStore,
     ScheduledStore,
@@ -63,6 +64,7 @@ class Operations:
         self.cancels = CancelStore(self._database)
         self.scheduled = ScheduledStore(self._database)
         self.statistics = StatisticsStore(self._database)
+        self.forgetting = Forgetting(self._database)
         self.publisher = Publisher(self.url, "operations", timeout=amqp.publish_timeout)
 
     def close(self) -> None:
