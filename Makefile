@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos delays away mixed soak check fuzz bench lock clean
+.PHONY: help install demo up test chaos delays away mixed priorities soak check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -12,7 +12,7 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 	--no-emit-index-url --custom-compile-command "make lock"
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## install the project and its tools into .venv, pinned and checked by hash
 
@@ -36,6 +36,9 @@ away: install ## take MongoDB away for 4 minutes, then RabbitMQ nine times, unde
 
 mixed: install ## 500 short jobs a second beside some of 300 s, a worker killed; the short ones keep their rate
 	@$(BIN)/python -m tests.faults.mixed $(ARGS)
+
+priorities: install ## a backlog of lower jobs, higher ones meanwhile, three workers; what starts when
+	@$(BIN)/python -m tests.faults.priorities $(ARGS)
 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)
