@@ -44,6 +44,7 @@ async def cancel(
     text = keys.redact((reason or NO_REASON).encode()).decode()
     tombstone = Tombstone(doc["_id"], doc["run"], text)
     await operations.cancels.put(tombstone, clock.now_ms())
+    await operations.cancels.unschedule(tombstone)
     await asyncio.sleep(SEEN)
     ended = await _end(operations, doc, tombstone, time.monotonic() + patience, tell)
     if ended["run"] == doc["run"] and ended["state"] != JobState.CANCELLED:

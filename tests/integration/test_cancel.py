@@ -261,3 +261,25 @@ async def test_the_scheduler_removes_what_has_done_its_work(
         )
     installed.db.jobs.delete_one({"_id": "old:known"})
     database.close()
+
+
+async def test_a_job_that_waits_in_mongodb_for_its_time_is_taken_out(installed: Installation) -> None:
+    """In one guarded update: not what a scheduler has claimed, nor a later run."""
+    settings = installed.settings
+    database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+    store, rows = CancelStore(database), installed.db.scheduled
+    waiting = {"run": 1, "state": "waiting", "claim": None, "body": b"{}"}
+    rows.insert_many(
+        [
+            {"_id": "due:free", **waiting},
+            {"_id": "due:claimed", **waiting, "claim": "token"},
+            {"_id": "due:later", **waiting, "run": 2},
+        ]
+    )
+    taken = [await store.unschedule(Tombstone(f"due:{job}", 1, "r")) for job in ("free", "claimed", "later", "none")]
+    assert taken == [True, False, False, False]
+    free = rows.find_one({"_id": "due:free"})
+    assert (free["state"], "body" in free) == ("cancelled", False)
+    assert {row["state"] for row in rows.find({"_id": {"$in": ["due:claimed", "due:later"]}})} == {"waiting"}
+    rows.delete_many({"_id": {"$regex": "^due:"}})
+    database.close()

@@ -25,6 +25,7 @@ class CancelStore:
     def __init__(self, database: Database) -> None:
         self._cancels = database.db["cancels"]
         self._jobs = database.db["jobs"]
+        self._scheduled = database.db["scheduled"]
 
     async def put(self, tombstone: Tombstone, at: int) -> None:
         """Write one, for good once this returns; the majority has it then. Doing it again changes nothing."""
@@ -38,6 +39,16 @@ class CancelStore:
             },
             upsert=True,
         )
+
+    async def unschedule(self, tombstone: Tombstone) -> bool:
+        """Take the job out of those that wait for their time in MongoDB; whether it was there, claimed by nobody.
+
+        What a scheduler has claimed already it releases, and a worker meets it.
+        """
+        waiting = {"_id": tombstone.job, "run": {"$lte": tombstone.run}, "state": "waiting", "claim": None}
+        update = {"$set": {"state": "cancelled"}, "$unset": {"body": ""}, "$currentDate": {"released_at": True}}
+        result = await self._scheduled.update_one(waiting, update)
+        return bool(result.matched_count)
 
     async def changed_since(self, mark: int | None) -> tuple[list[Tombstone], int | None]:
         """Tombstones written since the mark of the previous call (None: all), and the mark for the next."""
