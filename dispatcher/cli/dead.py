@@ -45,7 +45,7 @@ def show_groups(found: DeadGroups, limit: int, as_json: bool) -> None:
         output.emit_json([output.with_times(group.document()) for group in groups[:limit]])
         return
     columns = ["fingerprint", ">jobs", "type", "error", "in", "last seen", "example"]
-    output.table(None, columns, map(_row, groups[:limit]))
+    output.table(None, columns, map(_row, groups[:limit]), drop=["last seen", "in", "type"])
     output.say(f"{sum(group.count for group in groups) + found.others} dead jobs, {len(groups)} kinds of error")
     if found.others:
         output.say(f"{found.others} of them are of further kinds, too many to tell apart: narrow the filter")

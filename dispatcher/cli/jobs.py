@@ -59,7 +59,8 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
         )
         for doc in found
     ]
-    output.table(None, ["app", "id", "type", "priority", "state", ">tries", "accepted", ">ran", "error"], rows)
+    columns = ["app", "id", "type", "priority", "state", ">tries", "accepted", ">ran", "error"]
+    output.table(None, columns, rows, drop=[">ran", ">tries", "priority", "accepted", "error"])
 
 
 @jobs.command("show")
@@ -137,7 +138,7 @@ def _timeline(doc: Document) -> list[tuple[Any, ...]]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, state, sentences, commands.")
 def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
     """Say where a job is, why, what would move it on, and what you can do."""
-    doc = run_operation(lambda operations: operations.find(job_id, app))
+    doc = run_operation(lambda operations: operations.find(job_id, app), ages=True)
     explanation = explain(doc, clock.now_ms())
     if as_json:
         commands = [{"command": command, "effect": effect} for command, effect in explanation.commands]

@@ -25,6 +25,9 @@ COMMANDS = {
     "dead": "dead",
     "rejected": "rejected",
     "stats": "stats",
+    "top": "top",
+    "watch": "watch",
+    "completion": "completion",
     "topology": "topology",
     "doctor": "doctor",
 }

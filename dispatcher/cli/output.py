@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,11 @@ _TIMES = {
     "accepted_at", "finished_at", "started_at", "due_at", "run_at", "deadline_at", "created_at", "expires_at",
     "successor_expires_at", "grace_until", "last_used_at", "first_seen", "last_seen", "at", "closed_at",
 }  # fmt: skip
+
+#: Where nobody looks at a screen, nothing is folded.
+PIPED_WIDTH = 10_000
+#: Longest text of a cell: the longest app, a colon and the longest id have 193 characters.
+CELL = 200
 
 STATE_STYLES = {
     "succeeded": "green",
@@ -35,7 +41,7 @@ STATE_STYLES = {
 def console() -> Console:
     """Data on stdout; colours only on a terminal, and as wide as it must be elsewhere."""
     out = sys.stdout
-    return Console(file=out, width=None if out.isatty() else 160, highlight=False)
+    return Console(file=out, width=None if out.isatty() else PIPED_WIDTH, highlight=False)
 
 
 def say(text: str) -> None:
@@ -103,11 +109,41 @@ def paragraph(lines: Iterable[str]) -> None:
     out.print()
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on stdout; columns whose name begins with ">" are aligned right."""
+def new_table(title: str | None, columns: Sequence[str]) -> Table:
+    """A table without rows; columns whose name begins with ">" are aligned right.
+
+    Where it is too wide, cells fold: nothing of them is left out, ids least of all.
+    """
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
-        shown.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        name, justify = column.lstrip(">"), "right" if column.startswith(">") else "left"
+        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    return shown
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], drop: Sequence[str] = ()) -> None:
+    """A table on stdout; columns whose name begins with ">" are aligned right.
+
+    Where a terminal is too narrow, the columns ``drop`` go, in that order, as far as is needed, and stderr says which.
+    """
+    out, cells = console(), [list(row) for row in rows]
+    kept, gone = list(columns), []
+    shown = _filled(title, kept, cells)
+    for column in drop:
+        if Measurement.get(out, out.options.update_width(PIPED_WIDTH), shown).maximum <= out.width:
+            break
+        at = kept.index(column)
+        gone.append(kept.pop(at).lstrip(">"))
+        for row in cells:
+            del row[at]
+        shown = _filled(title, kept, cells)
+    out.print(shown)
+    if gone:
+        say(f"no room for: {', '.join(gone)}; widen the terminal, or use --json")
+
+
+def _filled(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    shown = new_table(title, columns)
     for row in rows:
-        shown.add_row(*(cell if isinstance(cell, Text) else plain(str(cell)) for cell in row))
-    console().print(shown)
+        shown.add_row(*(cell if isinstance(cell, Text) else plain(str(cell), CELL) for cell in row))
+    return shown

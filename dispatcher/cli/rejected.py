@@ -39,4 +39,6 @@ def list_rejected(limit: int, as_json: bool) -> None:
     if as_json:
         output.emit_json(shown)
         return
-    output.table(None, ["reason", ">bytes", "body"], [(m["reason"], m["size"], m["body"]) for m in shown])
+    output.table(
+        None, ["reason", ">bytes", "body"], [(m["reason"], m["size"], output.plain(str(m["body"]))) for m in shown]
+    )

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from config import Settings, load_settings
+from dispatcher.cli.output import say
 from dispatcher.edges import log
 from dispatcher.edges.amqp import check_broker
 from dispatcher.edges.mongo import explained
 from dispatcher.services.operations import Operations
 
 Result = TypeVar("Result")
+#: Seconds by which clocks may differ before a command that shows ages says so.
+MAX_SKEW = 2.0
 
 
 def settings() -> Settings:
@@ -27,8 +30,10 @@ def settings() -> Settings:
     return loaded
 
 
-def run_operation(action: Callable[[Operations], Awaitable[Result]], *, publishes: bool = False) -> Result:
-    """Run an action on the installation.
+def run_operation(
+    action: Callable[[Operations], Awaitable[Result]], *, publishes: bool = False, ages: bool = False
+) -> Result:
+    """Run an action on the installation. With ``ages`` times are compared: a clock that differs is worth a warning.
 
     Raises:
         BrokerError: it publishes, and RabbitMQ cannot be used.
@@ -39,9 +44,19 @@ def run_operation(action: Callable[[Operations], Awaitable[Result]], *, publishe
         loaded = settings()
         async with _operations(loaded, publishes) as operations:
             with explained(loaded.mongo.url.get_secret_value()):
+                if ages:
+                    await warn_of_skew(operations)
                 return await action(operations)
 
     return asyncio.run(run())
+
+
+async def warn_of_skew(operations: Operations) -> None:
+    """Say on stderr that this machine's clock and that of MongoDB's server differ."""
+    ahead, uncertain = await operations.clock_ahead()
+    if abs(ahead) - uncertain > MAX_SKEW:
+        word = "ahead of" if ahead > 0 else "behind"
+        say(f"warning: this machine's clock is {abs(ahead):.1f} s {word} MongoDB's; ages are wrong by that: check NTP")
 
 
 @asynccontextmanager

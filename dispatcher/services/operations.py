@@ -29,6 +29,7 @@ from dispatcher.edges.mongo import (
     ScheduledStore,
     StatisticsStore,
     UsageStore,
+    server,
 )
 from schemas import Event, JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
@@ -70,6 +71,11 @@ class Operations:
     def close(self) -> None:
         """Close the database's connections."""
         self._database.close()
+
+    async def clock_ahead(self) -> tuple[float, float]:
+        """By how many seconds our clock is ahead of the database server's, and how far off that may be."""
+        asked = await server(self._database)
+        return asked.ahead, asked.uncertain
 
     async def find(self, job_id: str, app: str | None = None) -> Document:
         """One job, by id or ``app:id``.

@@ -54,6 +54,10 @@ def explain(error: BaseException, url: str) -> str:
         return f"{text}: run `dispatcher topology apply` with the same configuration"
     if "authentication" in name.lower() or "ACCESS_REFUSED" in text:
         return f"RabbitMQ at {shown} refused the user or password; check amqp.url (DISPATCHER_AMQP__URL)"
+    if "access to vhost" in text:
+        return f"RabbitMQ at {shown}: its user may not use that virtual host; see rabbitmqctl set_permissions"
+    if "SSL" in text or "SSL" in name:
+        return f"RabbitMQ at {shown}: TLS failed ({text}); check amqp:// or amqps://, the port and the certificate"
     # the broker answers the opening of a virtual host by closing; aiormq tells only that it expected another frame
     if "vhost" in text or "Connection.OpenOk" in text:
         return f"RabbitMQ at {shown} has no such virtual host; check the path of amqp.url (DISPATCHER_AMQP__URL)"

@@ -8,6 +8,7 @@ from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
 from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
+from dispatcher.edges.mongo.running import accepted_between, running
 from dispatcher.edges.mongo.scheduled import ScheduledStore
 from dispatcher.edges.mongo.stats import StatisticsStore
 from dispatcher.edges.mongo.turns import Turns
@@ -31,11 +32,13 @@ __all__ = [
     "Turns",
     "Unstorable",
     "UsageStore",
+    "accepted_between",
     "accepted_since",
     "explained",
     "majority_write",
     "missing_indexes",
     "oldest_queued",
     "query_of",
+    "running",
     "server",
 ]

@@ -118,6 +118,11 @@ def explained(url: str) -> Iterator[None]:
 def _explain(error: BaseException, url: str) -> str:
     """One sentence about a failure, without the password."""
     shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    text = str(error)
+    if "Authentication failed" in text or "requires authentication" in text:
+        return f"MongoDB at {shown} refused the user or password; check mongo.url (DISPATCHER_MONGO__URL)"
+    if "SSL" in text:
+        return f"MongoDB at {shown}: TLS failed; check whether tls=true belongs into mongo.url, and the certificate"
     if isinstance(error, ConnectionFailure):
         return f"cannot reach MongoDB at {shown}; is it running, is mongo.url (DISPATCHER_MONGO__URL) right?"
     return f"MongoDB at {shown}: {type(error).__name__}: {str(error)[:300]}"

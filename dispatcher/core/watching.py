@@ -1,0 +1,41 @@
+"""What is new in a job's document since it was last looked at, in lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dispatcher.core.history import Document
+
+
+def news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:
+    """Lines with their times (milliseconds since the epoch), in the order in which it happened, as far as is known."""
+    yield from sorted(_news(before, doc))
+
+
+def _news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:
+    known = {attempt["execution"]: attempt for attempt in (before or {}).get("attempts", ())}
+    if before is None:
+        yield doc["accepted_at"], f"accepted: {doc['type']} in lane {doc['lane']}, priority {doc['priority']}"
+    for attempt in doc["attempts"]:
+        name = f"run {attempt['run']}, attempt {attempt['n']}"
+        old = known.get(attempt["execution"])
+        if old is None:
+            yield attempt["started_at"], f"{name} started on {attempt['worker']}"
+        if attempt["outcome"] is not None and (old is None or old["outcome"] is None):
+            yield attempt["finished_at"], f"{name} {attempt['outcome']}{_error(attempt)}"
+    if before is None or (before["state"], before["run"], before["seq"]) != (doc["state"], doc["run"], doc["seq"]):
+        due = doc.get("due_at")
+        last = max([doc["accepted_at"], *(a["finished_at"] or a["started_at"] for a in doc["attempts"])])
+        yield doc["finished_at"] or last, f"state {doc['state']}" + (f", due in {_wait(due - last)}" if due else "")
+
+
+def _error(attempt: Document) -> str:
+    error = attempt.get("error")
+    if not error:
+        return ""
+    text = " ".join("".join(c if c.isprintable() else " " for c in error["message"]).split())
+    return f": {error['type']}: {text[:200]}"
+
+
+def _wait(ms: int) -> str:
+    return f"{max(ms, 0) / 1000:.1f} s"

@@ -1,0 +1,53 @@
+"""Looking at an installation again and again, for `dispatcher top`: queues by passive declarations, and history."""
+
+from __future__ import annotations
+
+import asyncio
+
+from config import Settings
+from dispatcher.core.overview import HistoryLook, Look
+from dispatcher.core.topology import Names, build
+from dispatcher.edges import clock
+from dispatcher.edges.amqp import QueueCounts
+from dispatcher.edges.mongo import Database, DatabaseError, accepted_between, oldest_queued, running
+
+#: What is accepted reaches history within this time; rates are of the time before, in milliseconds.
+BEHIND_MS = 1_500
+
+
+class Overview:
+    """Asks the broker and MongoDB; changes nothing in either."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.lanes = settings.lanes
+        self.names = Names(settings.amqp.prefix)
+        self._queues = [queue.name for queue in build(self.names, settings.lanes).queues]
+        self._counts = QueueCounts(settings.amqp.url.get_secret_value(), "top")
+        self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
+
+    async def look(self, since: int | None = None) -> Look:
+        """What is there now; ``since`` is the time of the look before.
+
+        Raises:
+            BrokerError: RabbitMQ is away.
+        """
+        now = clock.now_ms()
+        counts, history = await asyncio.gather(self._counts.read(self._queues), self._history(since or now, now))
+        queues = {name: None if count is None else (count.ready, count.consumers) for name, count in counts.items()}
+        return Look(now, queues, history)
+
+    async def _history(self, since: int, now: int) -> HistoryLook | None:
+        try:
+            oldest, runs, accepted = await asyncio.gather(
+                oldest_queued(self._database, self.lanes),
+                running(self._database),
+                accepted_between(self._database, since - BEHIND_MS, now - BEHIND_MS),
+            )
+        except DatabaseError:
+            return None
+        return HistoryLook(oldest, runs, accepted)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._counts.close()
+        self._database.close()

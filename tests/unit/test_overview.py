@@ -1,0 +1,56 @@
+"""What `top` and `watch` show, from looks and documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dispatcher.core.overview import HistoryLook, Look, overview
+from dispatcher.core.topology import Names
+from dispatcher.core.watching import news
+from tests.unit.samples import NOW
+from tests.unit.test_explaining import _attempt, make_doc
+
+NAMES = Names("p.")
+PLACE = ("default", "normal")
+
+
+def test_two_looks_make_rates() -> None:
+    """What came in 2 s, less what the queue grew by, is what was taken."""
+    queue = NAMES.work_queue(*PLACE)
+    queues: dict[str, Any] = {queue: (30, 2), NAMES.delay(3): (4, 0), NAMES.parked("default"): (7, 0), "p.gone": None}
+    history = HistoryLook({PLACE: NOW - 5_000}, {(*PLACE, "w1"): 3}, {PLACE: 40})
+    shown = overview(NAMES, ["default"], Look(NOW - 2_000, {queue: (10, 2)}), Look(NOW, queues, history))
+    (row,) = [row for row in shown["lanes"] if (row["lane"], row["priority"]) == PLACE]
+    assert row == {
+        "lane": "default", "priority": "normal", "ready": 30, "consumers": 2, "running": 3,
+        "oldest_seconds": 5.0, "in_per_second": 20.0, "out_per_second": 10.0,
+    }  # fmt: skip
+    assert shown["workers"] == [{"worker": "w1", "running": 3}]
+    assert shown["retries"] == [{"level": 3, "seconds": 1.0, "waiting": 4}]
+    assert shown["parked"] == {"default": 7}
+    assert shown["missing"] == ["p.gone"]
+
+
+def test_what_is_not_known_is_not_zero() -> None:
+    """While MongoDB is away, and for queues that are not there, nothing is said."""
+    shown = overview(NAMES, ["default"], Look(NOW - 1_000, {}), Look(NOW, {}))
+    assert shown["history"] is False
+    assert {row["running"] for row in shown["lanes"]} == {None}
+    assert {row["ready"] for row in shown["lanes"]} == {None}
+    assert shown["queues"]["history"] is None
+
+
+def test_news_are_told_once() -> None:
+    """A first look tells everything so far; the next only what is new; the same document nothing."""
+    first = make_doc("retrying", attempts=[_attempt(1, "failed")], seq=2, due_at=NOW + 9_000)
+    lines = [line for _, line in news(None, first)]
+    assert lines == [
+        "accepted: email.send in lane default, priority normal", "run 1, attempt 1 started on host-1",
+        "run 1, attempt 1 failed", "state retrying, due in 7.0 s",
+    ]  # fmt: skip
+    assert list(news(first, first)) == []
+    attempts = [*first["attempts"], _attempt(2, "succeeded")]
+    second = first | {"attempts": attempts, "state": "succeeded", "due_at": None}
+    assert [line for _, line in news(first, second)] == [
+        "run 1, attempt 2 started on host-1", "run 1, attempt 2 succeeded", "state succeeded",
+    ]  # fmt: skip
