@@ -14,6 +14,7 @@ from dispatcher.core.filters import JobFilter
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.edges.mongo.client import Database, from_date, to_date
 from dispatcher.edges.mongo.jobs import query_of
+from dispatcher.edges.mongo.scheduled import WAITING
 from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, StatisticsStore, minute_of
 from schemas import JobState
 
@@ -29,6 +30,7 @@ class Forgetting:
 
     def __init__(self, database: Database) -> None:
         self._jobs = database.db["jobs"]
+        self._scheduled = database.db["scheduled"]
         self._stats = StatisticsStore(database)
 
     async def types(self) -> AsyncIterator[str]:
@@ -64,6 +66,8 @@ class Forgetting:
             return 0
         began = time.monotonic()
         await self._stats.mark_dirty(found.values())
+        # a job that was cancelled before its time has its message there until then
+        await self._scheduled.delete_many({"_id": {"$in": list(found)}, "state": WAITING})
         result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
         if time.monotonic() - began > LONGEST_WRITE_MS / 1000:
             await self._stats.mark_dirty(found.values())
