@@ -182,7 +182,7 @@ class Attempts:
         finished_at = max(clock.now_ms(), started_at)
         policy = resolve(self._default_policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, clock.chance())
-        self._report(work, execution, following)
+        self._report(work, execution, following, finished_at)
         event = Ended(
             **common,
             finished_at=finished_at,
@@ -195,9 +195,13 @@ class Attempts:
         notice.withdraw()
         self._follow(step, following, *told, event)
 
-    def _report(self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next) -> None:
+    def _report(
+        self, work: WorkMessage, execution: outcome.Execution, following: outcome.Next, finished_at: int
+    ) -> None:
         if following.state in FINAL:
             metrics.of(metrics.final, work.lane, following.state).inc()
+            if work.deadline_at is not None and finished_at > work.deadline_at:
+                metrics.of(metrics.breached, work.lane).inc()
         elif following.state is JobState.RETRYING:
             metrics.of(metrics.retries, work.lane).inc()
         if execution.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):

@@ -17,6 +17,7 @@ from dispatcher.core.history import Document
 from dispatcher.edges import clock
 from dispatcher.services.operations import Operations
 from dispatcher.services.replaying import retry_matching, retryable
+from schemas import JobState
 
 
 @click.group()
@@ -31,6 +32,7 @@ jobs.add_command(erase)
 
 @jobs.command("list")
 @filter_options(states=True)
+@click.option("--breached", is_flag=True, help="Only jobs that missed their deadline, the unfinished ones too.")
 @limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
 def list_jobs(limit: int, as_json: bool, **options: Any) -> None:
@@ -45,6 +47,7 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
     if as_json:
         output.emit_json([output.with_times(doc) for doc in found])
         return
+    due = any(doc["state"] == JobState.SCHEDULED and doc.get("due_at") for doc in found)
     rows = [
         (
             doc["app"],
@@ -54,12 +57,14 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
             output.state(doc["state"] or "-"),
             len(doc["attempts"]),
             output.clock(doc["accepted_at"]),
+            *([output.clock(doc.get("due_at"))] if due else []),
             output.duration(doc.get("run_ms")),
             (doc.get("error") or {}).get("type", ""),
         )
         for doc in found
     ]
-    columns = ["app", "id", "type", "priority", "state", ">tries", "accepted", ">ran", "error"]
+    times = ["accepted", *(["due"] if due else []), ">ran"]
+    columns = ["app", "id", "type", "priority", "state", ">tries", *times, "error"]
     output.table(None, columns, rows, drop=[">ran", ">tries", "priority", "accepted", "error"])
 
 

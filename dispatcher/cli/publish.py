@@ -18,6 +18,8 @@ from dispatcher.edges.amqp import check_broker
 from schemas import PRIORITIES
 
 KEY_VARIABLE = "DISPATCHER_API_KEY"
+#: Options that are fields of the message as they are.
+_FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeout")
 
 
 @click.command()
@@ -26,6 +28,10 @@ KEY_VARIABLE = "DISPATCHER_API_KEY"
 @click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")
 @click.option("--lane", help="Work queue family.")
+@click.option("--delay", type=float, help="Seconds from now, at most a year.")
+@click.option("--run-at", metavar="TIME", help="When to start, RFC 3339 with its offset; the past means now.")
+@click.option("--expires", type=float, help="Seconds after which it must not start any more.")
+@click.option("--deadline", type=float, help="Seconds within which it should have finished: measured, not enforced.")
 @click.option("--timeout", type=float, help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
@@ -44,7 +50,7 @@ KEY_VARIABLE = "DISPATCHER_API_KEY"
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_json: bool, **options: Any) -> None:
     """Publish one job of TYPE. PAYLOAD is a JSON object, or - to read it from stdin."""
-    fields = {name: options[name] for name in ("priority", "lane", "timeout") if options[name] is not None}
+    fields = {name: options[name] for name in _FIELDS if options[name] is not None}
     if options["tags"]:
         fields["tags"] = list(options["tags"])
     if options["retry"] is not None:

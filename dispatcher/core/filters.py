@@ -18,7 +18,8 @@ class JobFilter:
     """What to look for; None or empty means any.
 
     ``type`` may be a pattern (``*`` one word, ``#`` any number of words). ``since`` and ``until`` bound the time of
-    acceptance, in milliseconds since the epoch; ``until`` itself is not meant any more.
+    acceptance, in milliseconds since the epoch; ``until`` itself is not meant any more. ``breached`` means jobs that
+    finished after their deadline, or have not finished and are past it; a message says nothing of that.
     """
 
     states: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class JobFilter:
     fingerprint: str | None = None
     since: int | None = None
     until: int | None = None
+    breached: bool = False
 
     def __post_init__(self) -> None:
         if self.type and is_pattern(self.type):

@@ -21,7 +21,7 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(slots=True)
 class Cell:
-    """Counts of the documents of one (type, priority, app): states, retries, starts, and histograms {bucket: count}."""
+    """Counts of the documents of one (type, priority, app): states, retries, starts, histograms {bucket: count}."""
 
     type: str
     priority: str | None
@@ -31,12 +31,14 @@ class Cell:
     starts: int = 0
     wait: Counter[int] = field(default_factory=Counter)
     run: Counter[int] = field(default_factory=Counter)
+    breached: int = 0
 
     def add(self, other: Cell) -> None:
         """Add another cell's counts."""
         self.states += other.states
         self.retries += other.retries
         self.starts += other.starts
+        self.breached += other.breached
         self.wait += other.wait
         self.run += other.run
 
@@ -68,15 +70,20 @@ def percentiles(histogram: Mapping[int, int]) -> dict[str, float | None]:
 
 
 def report(cells: Iterable[Cell]) -> dict[str, Any]:
-    """The document of ``stats --json``; ``starts`` counts executions that began, apart from the states of jobs."""
+    """The document of ``stats --json``.
+
+    ``starts`` counts executions that began, ``breached`` jobs that finished after their deadline, apart from states.
+    """
     cells = list(cells)
     groups = {f"by_{name}": _grouped(cells, name) for name in ("type", "priority", "app")}
     total = _sum(cells)
+    breached = {by: {name: cell.breached for name, cell in group.items()} for by, group in groups.items()}
     starts = {by: {name: cell.starts for name, cell in group.items()} for by, group in groups.items()}
     return {
         "total": _counts(total),
         **{by: {name: _full(cell) for name, cell in group.items()} for by, group in groups.items()},
         "starts": {"total": total.starts, **starts},
+        "breached": {"total": total.breached, **breached},
     }
 
 

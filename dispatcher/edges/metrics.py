@@ -88,6 +88,13 @@ intake_suspects = _counter(
     "messages",
     ["intake"],
 )
+breached = _counter(
+    "dispatcher_deadlines_breached_total",
+    "Jobs that a worker finished after their deadline",
+    "jobs",
+    ["worker"],
+    ["lane"],
+)
 released = _counter(
     "dispatcher_scheduled_released_total", "Jobs with long delays that a scheduler released", "jobs", ["scheduler"]
 )

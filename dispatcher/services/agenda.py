@@ -170,24 +170,26 @@ class Agenda:
         async with self._claiming:  # the batches of one process do not compete
             began = time.monotonic()
             claimed = await self._store.claim(token, clock.now_ms() + round(LEAD * 1000), BATCH)
-        if claimed and await self._published(claimed, began):
+        if claimed and await self._published(token, claimed, began):
             await self._store.mark_released(token, [job.id for job in claimed])
             metrics.released.inc(len(claimed))
         return bool(claimed)
 
-    async def _published(self, claimed: Sequence[Claimed], began: float) -> bool:
+    async def _published(self, token: str, claimed: Sequence[Claimed], began: float) -> bool:
         """Publish what was claimed, unless so much of the claim's time is gone that others might do it too."""
         messages = self._messages(claimed)
-        left = LEASE / 2 - (time.monotonic() - began)
-        if left <= 0 or not self._publisher.ready:
+        if time.monotonic() - began > LEASE / 2 or not self._publisher.ready:
             _logger.warning("a claim of jobs was not good long enough", jobs=len(claimed))
             return False
+        publishing = asyncio.ensure_future(self._publish(messages))
         try:
-            async with asyncio.timeout(left):
-                await self._publish(messages)
-        except TimeoutError:
-            _logger.warning("released jobs were not confirmed in time; they are published again", jobs=len(claimed))
-            return False
+            # a broker that is slow must not be given the same jobs by another scheduler too
+            while not (await asyncio.wait([publishing], timeout=LEASE / 4))[0]:
+                with contextlib.suppress(DatabaseError):
+                    await self._store.renew(token)
+            await publishing
+        finally:
+            publishing.cancel()
         return True
 
     def _messages(self, claimed: Sequence[Claimed]) -> list[Outgoing]:

@@ -13,6 +13,7 @@ from consumers.worker import Worker
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
 from tests.conftest import run_services
+from tests.processes import invoked
 from tests.support import Installation, eventually
 
 pytestmark = pytest.mark.integration
@@ -93,3 +94,11 @@ async def test_a_deadline_is_measured_and_not_enforced(installed: Installation) 
         done = await installed.finished("d-late")
         assert (done["state"], done["breached"]) == ("succeeded", True)
         assert "breached" not in await installed.finished("d-fine")
+        waits = ["publish", "time.plain", "--id", "d-waits", "--delay", "50", "--deadline", "0.01", "--json"]
+        assert (await invoked(installed, *waits, env={"DISPATCHER_API_KEY": key})).json["status"] == "accepted"
+        await eventually(lambda: installed.job("d-waits"), "the job is in history")
+        listed = (await invoked(installed, "jobs", "list", "--breached", "--type", "time.plain", "--json")).json
+        assert sorted(doc["id"] for doc in listed) == ["d-late", "d-waits"]
+        assert "due" in (await invoked(installed, "jobs", "list", "--state", "scheduled")).out
+        stats = (await invoked(installed, "stats", "--json")).json
+        assert (stats["breached"]["total"], stats["breached"]["by_app"]["shop"]) == (1, 1)

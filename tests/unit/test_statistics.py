@@ -23,6 +23,7 @@ CELLS = st.builds(
     states=STATES,
     retries=st.integers(0, 9),
     starts=st.integers(0, 99),
+    breached=st.integers(0, 9),
     wait=HISTOGRAMS,
     run=HISTOGRAMS,
 )
@@ -30,7 +31,7 @@ CELLS = st.builds(
 
 def content(cell: Cell) -> tuple[Any, ...]:
     """What a cell counts."""
-    return cell.states, cell.retries, cell.starts, cell.wait, cell.run
+    return cell.states, cell.retries, cell.starts, cell.breached, cell.wait, cell.run
 
 
 def added(*cells: Cell) -> Cell:
@@ -72,7 +73,7 @@ def test_nothing_measured_is_null() -> None:
 def test_the_report_has_the_shape_of_the_contract() -> None:
     """total, by_type, by_priority, by_app; states with their counts, retries, and percentiles below; starts apart."""
     cells = [
-        Cell("email.send", "high", "shop", Counter(succeeded=3, failed=1), 2, 6, Counter({0: 4}), Counter({35: 3})),
+        Cell("email.send", "high", "shop", Counter(succeeded=3, failed=1), 2, 6, Counter({0: 4}), Counter({35: 3}), 2),
         Cell("email.send", "low", "crm", Counter(succeeded=1), 0, 1, Counter({0: 1})),
         Cell("", None, "shop", Counter(rejected=2)),
     ]
@@ -106,9 +107,16 @@ def test_the_report_has_the_shape_of_the_contract() -> None:
             "by_priority": {"high": 6, "low": 1},
             "by_app": {"crm": 1, "shop": 6},
         },
+        "breached": {
+            "total": 2,
+            "by_type": {"": 0, "email.send": 2},
+            "by_priority": {"high": 2, "low": 0},
+            "by_app": {"crm": 0, "shop": 2},
+        },
     }
     nothing = {"by_type": {}, "by_priority": {}, "by_app": {}}
-    assert report([]) == {"total": {"retries": 0}, **nothing, "starts": {"total": 0, **nothing}}
+    apart = {name: {"total": 0, **nothing} for name in ("starts", "breached")}
+    assert report([]) == {"total": {"retries": 0}, **nothing, **apart}
 
 
 @given(CELLS, CELLS, CELLS)

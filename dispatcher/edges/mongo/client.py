@@ -31,6 +31,7 @@ _CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, datetime_conversion=Date
 INDEXES: dict[str, list[IndexModel]] = {
     "jobs": [
         IndexModel([("accepted_at", DESCENDING)]),
+        IndexModel([("deadline_at", ASCENDING)], sparse=True),
         IndexModel([("state", ASCENDING), ("accepted_at", DESCENDING)]),
         IndexModel([("app", ASCENDING), ("accepted_at", DESCENDING)]),
         IndexModel([("type", ASCENDING), ("accepted_at", DESCENDING)]),
@@ -51,6 +52,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "scheduled": [
         IndexModel([("state", ASCENDING), ("wake_at", ASCENDING)]),
+        IndexModel([("claim", ASCENDING)], partialFilterExpression={"claim": {"$type": "string"}}),
         # what was released is kept for a day: a message of it that comes again is known then
         IndexModel([("released_at", ASCENDING)], expireAfterSeconds=86_400),
     ],

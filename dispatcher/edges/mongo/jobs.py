@@ -43,6 +43,10 @@ def query_of(where: JobFilter) -> dict[str, Any]:
     query |= {name: value for name, value in (fields | {"error.type": where.error}).items() if value}
     if where.tag:
         query["tags.0"] = {"$exists": True}  # else the index on tags, which has no jobs without any, is not used
+    if where.breached:
+        query["deadline_at"] = {"$exists": True}  # for the index
+        unfinished = {"finished_at": None, "$expr": {"$lt": ["$deadline_at", "$$NOW"]}}
+        query["$or"] = [{"breached": True}, unfinished]
     if where.type:
         query["type"] = {"$regex": type_expression(where.type)} if is_pattern(where.type) else where.type
     bounds = {"$gte": to_date(where.since), "$lt": to_date(where.until)}

@@ -79,6 +79,10 @@ class ScheduledStore:
         order = {job: index for index, job in enumerate(ids)}
         return sorted(claimed, key=lambda job: order[job.id])
 
+    async def renew(self, token: str) -> None:
+        """Make a claim good for the length of a lease from now, where nobody else has claimed the jobs."""
+        await self._scheduled.update_many({"claim": token}, [{"$set": {"claimed_at": "$$NOW"}}])
+
     async def mark_released(self, token: str, ids: Sequence[str]) -> None:
         """These jobs, claimed with this token, are published."""
         update: list[dict[str, Any]] = [

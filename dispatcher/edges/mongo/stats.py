@@ -24,7 +24,7 @@ MINUTE_MS = 60_000
 LONGEST_WRITE_MS = 20_000
 
 #: Grows with the figures of a cell: a minute that was stored with fewer is counted anew.
-FIGURES = 2
+FIGURES = 3
 
 CellKey = tuple[str, str | None, str]
 
@@ -100,6 +100,7 @@ class StatisticsStore:
                     "state": 1,
                     "retries": 1,
                     "starts": {"$size": {"$ifNull": ["$attempts", []]}},
+                    "breached": {"$cond": [{"$eq": ["$breached", True]}, 1, 0]},
                     "wait_ms": 1,
                     "run_ms": 1,
                 }
@@ -119,6 +120,7 @@ class StatisticsStore:
                 cell.states[row["_id"]["state"]] += row["n"]
                 cell.retries += row["retries"]
                 cell.starts += row["starts"]
+                cell.breached += row["breached"]
             for row in facets["wait"]:
                 _of(cells, row["_id"]).wait[int(row["_id"]["bucket"])] += row["n"]
             for row in facets["run"]:
@@ -127,7 +129,7 @@ class StatisticsStore:
 
 
 _N = {"n": {"$sum": 1}}
-_SUMS = {"retries": {"$sum": "$retries"}, "starts": {"$sum": "$starts"}}
+_SUMS = {"retries": {"$sum": "$retries"}, "starts": {"$sum": "$starts"}, "breached": {"$sum": "$breached"}}
 
 
 def _key(name: str, expression: Any) -> dict[str, Any]:
@@ -166,13 +168,15 @@ def _stored(cell: Cell) -> dict[str, Any]:
         "states": dict(cell.states),
         "retries": cell.retries,
         "starts": cell.starts,
+        "breached": cell.breached,
         "wait": [[index, n] for index, n in sorted(cell.wait.items())],
         "run": [[index, n] for index, n in sorted(cell.run.items())],
     }
 
 
 def _cell(stored: dict[str, Any]) -> Cell:
-    cell = Cell(stored["type"], stored["priority"], stored["app"], retries=stored["retries"], starts=stored["starts"])
+    counts = {name: stored[name] for name in ("retries", "starts", "breached")}
+    cell = Cell(stored["type"], stored["priority"], stored["app"], **counts)
     cell.states.update(stored["states"])
     cell.wait.update(dict(stored["wait"]))
     cell.run.update(dict(stored["run"]))
