@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos delays away mixed priorities soak check fuzz bench lock clean
+.PHONY: help install demo up test chaos delays away mixed priorities revoking soak check fuzz bench lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -39,6 +39,9 @@ mixed: install ## 500 short jobs a second beside some of 300 s, a worker killed;
 
 priorities: install ## a backlog of lower jobs, higher ones meanwhile, three workers; what starts when
 	@$(BIN)/python -m tests.faults.priorities $(ARGS)
+
+revoking: install ## revoke 60 keys under load; until when is each still accepted?
+	@$(BIN)/python -m tests.faults.revoking $(ARGS)
 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)

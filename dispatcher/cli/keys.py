@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dispatcher.cli import output
 from dispatcher.cli.durations import Duration
+from dispatcher.cli.leaks import check_leak
 from dispatcher.cli.session import run_operation, settings
 from dispatcher.core import keys as core
 from dispatcher.core.usage import DAY_MS, Usage
@@ -220,3 +221,6 @@ def revoke(key_id: str) -> None:
     """
     for record in on_keyring(lambda keyring: keyring.revoke(key_id)):
         output.say(f"revoked {record.id} of app {record.app}")
+
+
+keys.add_command(check_leak)
