@@ -14,6 +14,7 @@ import pydantic_core
 from config import Settings, load_settings
 from consumers.context import Context
 from consumers.executor import Executor
+from consumers.progress import Progress
 from consumers.registry import Handler, Registry
 from consumers.testing.logs import LogLine, heard
 from consumers.testing.virtual import VirtualLoop, beside_a_loop
@@ -34,6 +35,7 @@ class Attempt:
         error_names: the exception's class names along its bases, which ``on`` and ``never`` are held against.
         retryable: False where no retry could help: a payload or a result that does not fit.
         snooze: seconds, where the handler raised `Snooze`.
+        progress: every report of ``ctx.progress``, with ``done``, ``total`` and ``message``.
         logs: the lines of ``ctx.log``, at every level.
         seconds: how long it took, in virtual time.
     """
@@ -44,6 +46,7 @@ class Attempt:
     error_names: tuple[str, ...]
     retryable: bool
     snooze: float | None
+    progress: tuple[Progress, ...]
     logs: tuple[LogLine, ...]
     seconds: float
 
@@ -83,14 +86,23 @@ def run(
         raise LookupError(f'no handler for "{job_type}" in this registry{_nearest(job_type, registry)}')
     settings = settings or load_settings({})
     worker, rules = settings.worker, TypeTable(settings.type_entries).of(job_type)
+    reports: list[Progress] = []
     context = Context(
-        id=id, app=app, type=job_type, run=run, attempt=attempt, execution=clock.new_id(), tags=tuple(tags)
+        id=id,
+        app=app,
+        type=job_type,
+        run=run,
+        attempt=attempt,
+        execution=clock.new_id(),
+        tags=tuple(tags),
+        _tell=reports.append,
     )
     if cancelled:
         context.cancel()
     body = {} if payload is None else json.loads(pydantic_core.to_json(payload))
     limit = timeout or handler.timeout or rules.timeout or worker.timeout
-    return beside_a_loop(lambda: _attempt(in_this_process(handler), body, context, limit, worker.max_result_bytes))
+    made = beside_a_loop(lambda: _attempt(in_this_process(handler), body, context, limit, worker.max_result_bytes))
+    return replace(made, progress=tuple(reports))
 
 
 def in_this_process(handler: Handler) -> Handler:
@@ -126,6 +138,7 @@ def _attempt(handler: Handler, payload: dict[str, Any], context: Context, timeou
             error_names=execution.names,
             retryable=execution.retryable,
             snooze=execution.snooze if execution.outcome == "snoozed" else None,
+            progress=(),
             logs=tuple(lines),
             seconds=loop.time(),
         )

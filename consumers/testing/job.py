@@ -44,7 +44,10 @@ class SimulatedJob:
     def document(self) -> dict[str, Any]:
         """The job's document as it would stand in MongoDB; see docs/formats.md."""
         attempts = [_dated(attempt) for attempt in self._document["attempts"]]
-        return {**_dated(self._document), "attempts": attempts}
+        document = {**_dated(self._document), "attempts": attempts}
+        if progress := self._document.get("progress"):
+            document["progress"] = progress | {"at": to_datetime(progress["at"])}
+        return document
 
     @property
     def state(self) -> str:

@@ -17,6 +17,7 @@ from config import Settings, load_settings
 from consumers.context import Context
 from consumers.executor import Executor
 from consumers.failures import recorded
+from consumers.progress import Progress
 from consumers.registry import Handler, Registry
 from consumers.testing.attempt import in_this_process
 from consumers.testing.job import SimulatedJob, to_datetime, to_ms
@@ -30,7 +31,7 @@ from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock
-from schemas import Ended, Event, JobState, Moved, Rerun, Started, WorkMessage
+from schemas import Ended, Event, JobState, Moved, Progressed, Rerun, Started, WorkMessage
 from schemas.events import about
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -260,26 +261,28 @@ class Simulation:
         self._follow(following, Moved(**about(work), at=now, state=following.state, due_at=due_at, error=message.error))
 
     async def _execute(self, work: WorkMessage, handler: Handler) -> None:
+        common = about(work) | {
+            "n": work.n,
+            "execution": clock.new_id(),
+            "started_at": self._now_ms(),
+            "worker": "simulation",
+        }
+        rules, reports = self._types.of(work.type), _Reports(self._loop, lambda p: self._progressed(common, p))
         context = Context(
             id=work.id,
             app=work.app,
             type=work.type,
             run=work.run,
             attempt=work.n,
-            execution=clock.new_id(),
+            execution=common["execution"],
             tags=work.tags,
             trace=work.trace,
+            _tell=reports.add,
         )
-        common = about(work) | {
-            "n": work.n,
-            "execution": context.execution,
-            "started_at": self._now_ms(),
-            "worker": "simulation",
-        }
         self._jobs[work.id].record(Started(**common))
-        rules = self._types.of(work.type)
         timeout = work.timeout or handler.timeout or rules.timeout or self._settings.worker.timeout
         execution, result = await self._executor.run(handler, work.payload, context, timeout)
+        reports.tell()
         finished_at = self._now_ms()
         policy = resolve(self._policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, self._chance())
@@ -295,6 +298,12 @@ class Simulation:
         )
         self._follow(following, event)
 
+    def _progressed(self, common: dict[str, Any], progress: Progress) -> None:
+        fields = {name: value for name, value in common.items() if name not in ("started_at", "worker")}
+        message = None if self._types.of(common["type"]).private else progress.message
+        event = Progressed(**fields, at=self._now_ms(), done=progress.done, total=progress.total, message=message)
+        self._jobs[common["id"]].record(event)
+
     def _follow(self, following: outcome.Next, event: Event) -> None:
         job = self._jobs[event.id]
         job.record(event)
@@ -307,6 +316,26 @@ class Simulation:
             self._parked[work.id] = job
         else:
             self._enqueue(work)
+
+
+class _Reports:
+    """The latest report of an execution's progress, on its way from whatever thread into the loop."""
+
+    def __init__(self, loop: VirtualLoop, record: Callable[[Progress], None]) -> None:
+        self._loop = loop
+        self._record = record
+        self._latest: list[Progress] = []
+
+    def add(self, progress: Progress) -> None:
+        """The handler reports."""
+        self._latest = [progress]
+        self._loop.call_soon_threadsafe(self.tell)
+
+    def tell(self) -> None:
+        """Record what has not been."""
+        latest, self._latest = self._latest, []
+        for progress in latest:
+            self._record(progress)
 
 
 def _close(loop: VirtualLoop) -> None:

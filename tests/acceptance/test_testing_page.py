@@ -39,7 +39,7 @@ def test_the_tables_name_what_there_is() -> None:
         for name in dir(kind)
         if not name.startswith("_") and name not in ("close", "record")
     }
-    assert named == public | set(inspect.signature(testing.run).parameters) | {"Simulation"}
+    assert named == public | set(inspect.signature(testing.run).parameters) | {"Simulation", "logs"}
     for name in inspect.signature(testing.Simulation).parameters:
         assert name == "registry" or f"{name}=" in PAGE.read_text()
     for name in testing.Attempt.__dataclass_fields__:

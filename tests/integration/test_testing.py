@@ -29,7 +29,8 @@ class Down(ConnectionError):
 
 @jobs.handler("fine", timeout=20)
 async def fine(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """Succeeds at once."""
+    """Succeeds at once, and says how far it was."""
+    ctx.progress(1, 3, "a third")
     return {"attempt": ctx.attempt, **payload}
 
 
@@ -141,6 +142,8 @@ def told(document: dict[str, Any]) -> dict[str, Any]:
         attempts.append(kept)
     if "error" in plain:
         plain["error"] = {k: v for k, v in plain["error"].items() if k != "traceback"}
+    if "progress" in plain:
+        plain["progress"] = {k: v for k, v in plain["progress"].items() if k not in ("at", "execution")}
     return plain | {"attempts": attempts, "fields": sorted(set(document) - {"rev"})}
 
 

@@ -94,6 +94,20 @@ async def to_thread(payload: dict[str, Any]) -> None:
     await asyncio.to_thread(time.sleep, 0.05)
 
 
+@jobs.handler("progress")
+async def progress(payload: dict[str, Any], ctx: Context) -> None:
+    """Says how far it is."""
+    ctx.progress(1, 2)
+    await asyncio.sleep(10)
+    ctx.progress(2, 2, "done")
+
+
+@jobs.handler("progress.thread")
+def progress_in_a_thread(payload: dict[str, Any], ctx: Context) -> None:
+    """The same in a thread."""
+    ctx.progress(7)
+
+
 ORDER: list[str] = []
 
 
@@ -359,6 +373,20 @@ def test_a_document_is_json_but_for_its_times() -> None:
     assert document["payload"] == {"to": "ann"}
     assert document["retry"] == {"on": ["OSError"]}
     assert [line.event for line in job.logs] == ["sending", "details"]
+
+
+def test_progress_is_kept() -> None:
+    """Every report of one attempt; in a document the latest, while the handler runs too."""
+    assert [(p.done, p.total, p.message) for p in run(jobs, "progress").progress] == [(1, 2, None), (2, 2, "done")]
+    with Simulation(jobs, start=START) as sim:
+        job = sim.submit("progress")
+        thread = sim.submit("progress.thread")
+        sim.advance(5)
+        assert (job.state, job.document["progress"]["done"]) == ("running", 1)
+        sim.run()
+        assert job.document["progress"]["message"] == "done"
+        assert job.document["progress"]["at"] == START + timedelta(seconds=10)
+        assert thread.document["progress"]["done"] == 7
 
 
 def test_a_start_without_a_zone_is_refused() -> None:
