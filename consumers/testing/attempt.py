@@ -81,9 +81,7 @@ def run(
     Raises:
         LookupError: the registry has no such handler.
     """
-    handler = registry.get(job_type)
-    if handler is None:
-        raise LookupError(f'no handler for "{job_type}" in this registry{_nearest(job_type, registry)}')
+    handler = _handler(registry, job_type)
     settings = settings or load_settings({})
     worker, rules = settings.worker, TypeTable(settings.type_entries).of(job_type)
     reports: list[Progress] = []
@@ -112,9 +110,12 @@ def in_this_process(handler: Handler) -> Handler:
     return replace(handler, kind="async" if inspect.iscoroutinefunction(handler.function) else "thread")
 
 
-def _nearest(job_type: str, registry: Registry) -> str:
+def _handler(registry: Registry, job_type: str) -> Handler:
+    if handler := registry.get(job_type):
+        return handler
     near = difflib.get_close_matches(job_type, [handler.type for handler in registry], n=1, cutoff=0.0)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise LookupError(f'no handler for "{job_type}" in this registry{hint}')
 
 
 def _attempt(handler: Handler, payload: dict[str, Any], context: Context, timeout: float, max_bytes: int) -> Attempt:

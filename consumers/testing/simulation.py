@@ -29,6 +29,7 @@ from dispatcher.core.keys import KeyRecord
 from dispatcher.core.lifecycle import RERUNNABLE
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.selection import ReadyJobs
+from dispatcher.core.timing import has_expired
 from dispatcher.core.types import TypeTable
 from dispatcher.edges import clock
 from schemas import Ended, Event, JobState, Moved, Progressed, Rerun, Started, WorkMessage
@@ -247,7 +248,10 @@ class Simulation:
 
     async def _step(self, work: WorkMessage) -> None:
         handler = self._registry.get(work.type)
-        if handler is None:
+        if has_expired(work, self._now_ms()):
+            expired = JobState.EXPIRED
+            self._follow(outcome.Next(expired), Moved(**about(work), at=self._now_ms(), state=expired))
+        elif handler is None:
             self._without_handler(work)
         else:
             await self._execute(work, in_this_process(handler))

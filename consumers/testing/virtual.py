@@ -66,6 +66,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.clock = VirtualClock()
         super().__init__(self.clock)
         self.clock.idle = self.stop
+        self._clock_resolution = 1e-6  # after a year the sum of floats no longer tells nanoseconds apart
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
