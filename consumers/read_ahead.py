@@ -62,16 +62,16 @@ class ReadAhead:
         self._give_back = give_back
         self._task: asyncio.Task[None] | None = None
         self._resuming: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
 
     def start(self) -> None:
         """Begin to watch."""
         self._task = asyncio.create_task(self._run(), name="read-ahead")
 
     async def stop(self) -> None:
-        """Watch no more."""
+        """Watch no more. A question to the broker is waited for: cancelled, it would cost the consumer's channel."""
+        self._stopped.set()
         tasks = [task for task in (self._task, self._resuming) if task is not None]
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def place_free(self) -> None:
@@ -87,21 +87,27 @@ class ReadAhead:
             self._resume([queue for queue in paused if rank(queue) < highest])
 
     def _resume(self, queues: Collection[str]) -> None:
-        if queues and (self._resuming is None or self._resuming.done()):
+        if queues and not self._stopped.is_set() and (self._resuming is None or self._resuming.done()):
             self._resuming = asyncio.create_task(self._consumer.resume(queues))
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
+        while not await self._stopped_within(TICK):
             try:
                 if queues := self._overdue():
                     await self._look(queues)
             except Exception:
                 _logger.exception("what is held ready cannot be given back")
 
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
     async def _look(self, queues: set[str]) -> None:
         may = {queue: await self._others_may_run(queue) for queue in sorted(queues)}
-        if idle := outranking_nothing(may):
+        if (idle := outranking_nothing(may)) and not self._stopped.is_set():
             await self._consumer.pause(idle)
             self._give_back(idle)
 

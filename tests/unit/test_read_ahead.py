@@ -83,3 +83,26 @@ async def test_a_place_that_a_low_job_took_brings_the_high_queue_back() -> None:
     ahead.place_free()
     await asyncio.sleep(0.01)
     assert consumer.paused == set()
+
+
+async def test_a_stop_lets_a_question_to_the_broker_end() -> None:
+    """aiormq closes the channel of a call that is cancelled, and the worker could not stop in good order any more."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    class Slow(Consuming):
+        """Answers late."""
+
+        async def counts(self, queue: str) -> tuple[int, int]:
+            asked.set()
+            await asyncio.sleep(0.05)
+            answered.set()
+            return await super().counts(queue)
+
+    consumer, given = Slow({LOW: (0, 2)}), list[str]()
+    ahead = watching(consumer, {LOW}, given)
+    ahead.start()
+    await asked.wait()
+    await ahead.stop()
+    assert answered.is_set()
+    assert not given, "what is held is given back by the stop itself"
+    assert not consumer.paused
