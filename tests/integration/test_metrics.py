@@ -124,6 +124,7 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
         "dispatcher_suspects_total",
         "dispatcher_worker_given_back_total",
         "dispatcher_retention_deleted_total",
+        "dispatcher_deadlines_breached_total",
     }
     assert {each.name for each in metrics.ALL} - names == rare
 
