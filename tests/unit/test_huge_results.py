@@ -71,8 +71,8 @@ async def test_a_large_result_is_refused_in_the_child(executor: Executor, monkey
     answers: list[int] = []
     real = Child.call
 
-    async def listening(self: Child, request: bytes) -> bytes:
-        answer = await real(self, request)
+    async def listening(self: Child, request: bytes, *more: Any) -> bytes:
+        answer = await real(self, request, *more)
         answers.append(len(answer))
         return answer
 
