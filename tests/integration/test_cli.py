@@ -220,7 +220,7 @@ async def test_stats_equal_the_documents(shop: Shop) -> None:
         await installation.finished(f"stat-{number}", "shop" if number % 2 else "other")
     await eventually(lambda: installation.db.jobs.find_one({"app": "other", "state": "rejected"}), "it is refused")
     printed = (await succeed(installation, "stats", "--json")).json
-    assert printed.keys() == {"total", "by_type", "by_priority", "by_app", "starts"}
+    assert printed.keys() == {"total", "by_type", "by_priority", "by_app", "starts", "breached"}
     documents = list(installation.db.jobs.find())
     assert printed["total"] == _counted(documents)
     assert printed["starts"]["total"] == sum(len(d["attempts"]) for d in documents)
