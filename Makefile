@@ -4,7 +4,8 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos delays away mixed priorities revoking soak check fuzz bench lock clean
+.PHONY: help install demo up test long chaos delays away mixed priorities revoking releases soak lint check fuzz bench
+.PHONY: lock clean
 
 BIN := .venv/bin
 SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
@@ -22,8 +23,11 @@ demo: install ## run a few hundred jobs end to end on real servers, and show wha
 up: install ## start servers and every service in the foreground, until Ctrl-C (data stays in .servers/up)
 	@$(BIN)/python -m dev.up $(ARGS)
 
-test: install ## run all tests, on real servers
+test: install ## run the tests, on real servers
 	@$(BIN)/python -m dev.test $(ARGS)
+
+long: install ## run the tests that take long, which `make test` leaves out; some 3 minutes
+	@$(BIN)/python -m dev.test --long -m long $(ARGS)
 
 chaos: install ## publish 100,000 jobs while everything is killed, cut off and frozen; print the ledger
 	@$(BIN)/python -m tests.faults $(ARGS)
@@ -43,14 +47,19 @@ priorities: install ## a backlog of lower jobs, higher ones meanwhile, three wor
 revoking: install ## revoke 60 keys under load; until when is each still accepted?
 	@$(BIN)/python -m tests.faults.revoking $(ARGS)
 
+releases: install ## 100,000 jobs with long delays, due in the same second; how fast they come, and what waits
+	@$(BIN)/python -m tests.faults.releases $(ARGS)
+
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-check: install ## lint, types, import rules and unit tests: under a minute, no server
-	@echo "check: ruff" && $(BIN)/ruff check $(SOURCES)
-	@echo "check: format" && $(BIN)/ruff format --check $(SOURCES)
-	@echo "check: types" && $(BIN)/mypy
-	@echo "check: import rules" && $(BIN)/lint-imports --no-cache
+lint: install ## lint, format, types and import rules
+	@echo "lint: ruff" && $(BIN)/ruff check $(SOURCES)
+	@echo "lint: format" && $(BIN)/ruff format --check $(SOURCES)
+	@echo "lint: types" && $(BIN)/mypy
+	@echo "lint: import rules" && $(BIN)/lint-imports --no-cache
+
+check: lint ## the same and the unit tests: under a minute, no server
 	@echo "check: unit tests" && $(BIN)/pytest -q tests/unit
 
 fuzz: install ## hostile inputs to intake and the recorder for a minute; finds are kept in tests/corpus

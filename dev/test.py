@@ -33,8 +33,11 @@ def _say(found: Servers) -> None:
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
-    """Two processes by default, a file in one of them: its tests share a prefix and a database."""
-    spread = ["-n", "2", "--dist", "loadfile"]
+    """Two processes by default, a file in one of them: its tests share a prefix and a database.
+
+    Files keep their order, in which the slow ones come first: otherwise one process has the slowest left at the end.
+    """
+    spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     chosen = any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments)
     return [sys.executable, "-m", "pytest", *([] if chosen else spread), *arguments]
 

@@ -14,7 +14,22 @@ from dispatcher import composition
 from dispatcher.services.host import Service
 from tests.support import Installation, undisturbed_logging
 
+#: The slowest first: see `dev.test`.
+_ORDER = ("tests/faults/", "tests/acceptance/", "tests/integration/", "tests/unit/")
 SERVER_VARIABLES = ("DISPATCHER_AMQP__URL", "DISPATCHER_MONGO__URL")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long`` runs the tests marked so too."""
+    parser.addoption("--long", action="store_true", help="run the tests marked as long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless it is asked for, and put the slow folders first."""
+    if not config.getoption("--long"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    items.sort(key=lambda item: next((n for n, folder in enumerate(_ORDER) if item.nodeid.startswith(folder)), 0))
 
 
 def make_settings(**overrides: str) -> Settings:

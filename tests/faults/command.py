@@ -28,7 +28,7 @@ def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Bes
         quiet = {"cache": DATA / "cache", "log": lambda _: None}
         try:
             with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-                outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", _progress(), beside))
+                outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", progress(), beside))
         except ServerError as error:
             raise click.ClickException(str(error)) from None
         if keep is not None:
@@ -36,7 +36,7 @@ def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Bes
     return outcome
 
 
-def _progress() -> Callable[[str], None]:
+def progress() -> Callable[[str], None]:
     """A line that is written over, on a terminal; else nothing."""
     if not sys.stderr.isatty():
         return lambda _: None

@@ -23,8 +23,6 @@ from tests.support import Installation, eventually
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "worker-1")
-#: How often a worker full of good jobs is killed.
-KILLS = 30
 
 
 @asynccontextmanager
@@ -88,12 +86,13 @@ async def test_poison_beside_500_good_jobs(tmp_path: Path) -> None:
         assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
 
 
-async def test_a_worker_full_of_good_jobs_is_killed_30_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(30, marks=pytest.mark.long)])
+async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path, kills: int) -> None:
     """Each time as soon as it runs some; no job is parked or spends an attempt, and all succeed at last."""
     path = tmp_path / "executions"
     async with running(tmp_path) as (installation, fleet, key):
         await asyncio.to_thread(installation.publish_many, good(200, 200), key)
-        for kill in range(KILLS):
+        for kill in range(kills):
             before = len(read_executions(path))
             if before and await asyncio.to_thread(_all_final, installation, 200):
                 pytest.fail(f"nothing was left to run after {kill} kills")
@@ -102,7 +101,7 @@ async def test_a_worker_full_of_good_jobs_is_killed_30_times(tmp_path: Path) -> 
             fleet.start("worker-1")
         await all_succeeded(installation, 200)
         assert parked(installation) == []
-        assert fleet.killed()["worker"] == KILLS
+        assert fleet.killed()["worker"] == kills
 
 
 def _all_final(installation: Installation, count: int) -> bool:

@@ -39,7 +39,7 @@ async def quick(payload: dict[str, Any], ctx: Context) -> None:
     ran[ctx.id] += 1
 
 
-@jobs.handler("c.flaky", retry=Retry(base=20, max_attempts=9, factor=1))
+@jobs.handler("c.flaky", retry=Retry(base=8, max_attempts=9, factor=1))
 async def flaky(payload: dict[str, Any], ctx: Context) -> None:
     """Fail, so that it waits in the delay ladder."""
     ran[ctx.id] += 1
@@ -50,7 +50,7 @@ async def flaky(payload: dict[str, Any], ctx: Context) -> None:
 async def sleepy(payload: dict[str, Any], ctx: Context) -> None:
     """Put itself off."""
     ran[ctx.id] += 1
-    raise Snooze(20)
+    raise Snooze(8)
 
 
 @jobs.handler("c.long", retry=Retry(base=0.125))

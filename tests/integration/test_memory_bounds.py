@@ -97,6 +97,7 @@ async def test_the_recorder_holds_a_bounded_number_of_bytes(own: Installation) -
     assert peak < 240 * MIB, peak / MIB
 
 
+@pytest.mark.long
 async def test_a_result_of_100_mb_is_refused_and_gone(own: Installation) -> None:
     """In the loop, a thread, a process: one failed attempt, a clear error, neighbours that run on, memory back."""
     key = await own.create_key()
