@@ -33,7 +33,7 @@ from typing import Any
 import aiormq.connection
 
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, publisher
-from dispatcher.edges.mongo import JobStore, StatisticsStore
+from dispatcher.edges.mongo import CancelStore, JobStore, KeyStore, ScheduledStore, StatisticsStore
 
 PUBLISHES = ("unwritten", "written", "confirmed")
 #: Calls to the database's edge: class, method, and whether the seam is after it (MongoDB acknowledged) or before.
@@ -43,6 +43,17 @@ _CALLS: dict[str, tuple[type, str, bool]] = {
     "inserted": (JobStore, "_bulk", True),
     "recorded": (JobStore, "record", True),
     "counted": (StatisticsStore, "_count", True),
+    "unkept": (ScheduledStore, "insert", False),
+    "kept": (ScheduledStore, "insert", True),
+    "claimed": (ScheduledStore, "claim", True),
+    "unreleased": (ScheduledStore, "mark_released", False),
+    "released": (ScheduledStore, "mark_released", True),
+    "unmoved": (ScheduledStore, "replace", False),
+    "moved": (ScheduledStore, "replace", True),
+    "cancelled": (CancelStore, "put", True),
+    "unscheduled": (CancelStore, "unschedule", True),
+    "created": (KeyStore, "create", True),
+    "retired": (KeyStore, "retire", True),
 }
 MOMENTS = (*PUBLISHES, "unflushed", *_CALLS)
 #: Seconds between two looks at what the socket holds.
