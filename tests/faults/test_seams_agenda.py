@@ -92,7 +92,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """A scheduler for each case that dies there, then an ordinary one; recorder and worker run all the time."""
+    """A scheduler for each case that dies there, then an ordinary one; a recorder and two workers run all the time."""
     folder = tmp_path_factory.mktemp("agenda")
     with installed() as installation:
         return asyncio.run(_play(installation, folder))
@@ -103,13 +103,14 @@ async def _play(installation: Installation, folder: Path) -> Seen:
     env = {LEDGER_VARIABLE: str(ledger)}
     async with (
         run_services(Recorder(settings)),
-        ServiceProcess(installation, "worker", HANDLERS, env=env) as worker,
+        ServiceProcess(installation, "worker", HANDLERS, env=env) as one,
+        ServiceProcess(installation, "worker", HANDLERS, env=env) as two,
     ):
         for case in CASES:
             await asyncio.to_thread(publish, installation, case)
             await _die(installation, folder, case)
         async with run_services(Scheduler(settings)):
-            await settled(installation, "the agenda", worker, jobs=list(JOBS))
+            await settled(installation, "the agenda", one, two, jobs=list(JOBS))
             waiting = {"state": {"$ne": "released"}}
             await eventually(lambda: not installation.db.scheduled.count_documents(waiting), "all are released")
         await statistics_match(installation)
