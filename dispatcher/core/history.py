@@ -130,10 +130,22 @@ def _moved(doc: Document, event: Moved) -> None:
     _identify(doc, event)
     seq = event.seq if event.state in FINAL else event.seq + 1
     error = event.error.model_dump(exclude_none=True) if event.error else None
-    if _move(doc, event.state, event.run, seq, event.due_at, error) and event.state in FINAL:
+    by_hand = _said_last(doc, event)
+    if _move(doc, event.state, event.run, seq, event.due_at, error, by_hand) and event.state in FINAL:
         doc["finished_at"] = event.at
-    if event.by_hand and event.due_at is not None and event.seq >= doc.get("rescheduled", 0):
-        doc.update(run_at=event.due_at, rescheduled=event.seq)
+    if by_hand:
+        doc.update(run_at=event.due_at, rescheduled={"run": event.run, "seq": event.seq, "at": event.at})
+
+
+def _said_last(doc: Document, event: Moved) -> bool:
+    """Whether this is an operator's move of a job that waits, and none that is known was said after it."""
+    if not event.by_hand or event.due_at is None:
+        return False
+    known = doc.get("rescheduled")
+    if known is None:
+        return True
+    last: tuple[int, ...] = (known["run"], known["seq"], known["at"], doc["run_at"])
+    return (event.run, event.seq, event.at, event.due_at) >= last
 
 
 def _rerun(doc: Document, event: Rerun) -> None:
@@ -202,15 +214,25 @@ def _join(doc: Document, entry: Document) -> None:
 
 
 def _move(
-    doc: Document, state: JobState, run: int, seq: int, due_at: int | None = None, error: Document | None = None
+    doc: Document,
+    state: JobState,
+    run: int,
+    seq: int,
+    due_at: int | None = None,
+    error: Document | None = None,
+    by_hand: bool = False,
 ) -> bool:
-    """Move the state, with the due time and error of its step, if it supersedes the recorded one; whether it did."""
+    """Move the state, with the due time and error of its step, if it supersedes the recorded one; whether it did.
+
+    ``by_hand``: an operator gave the step its time, and nothing is known that was said later.
+    """
     old = JobState(doc["state"]) if doc["state"] is not None else None
     if not supersedes(state, run, seq, old, doc["run"], doc["seq"]):
         if old is None or run != doc["run"] or {state, old} & FINAL or place(state, seq) != place(old, doc["seq"]):
             return False
         # two reports of one place, which a forked run has: the same one must be shown whichever came first
-        if _urgency(state, due_at, error) >= _urgency(old, doc.get("due_at"), doc.get("error")):
+        sooner = _urgency(state, due_at, error) < _urgency(old, doc.get("due_at"), doc.get("error"))
+        if not by_hand and (_was_moved(doc) or not sooner):
             return False
     if run != doc["run"]:
         doc.pop("result", None)
@@ -224,6 +246,12 @@ def _move(
         if value is not None:
             doc[name] = value
     return True
+
+
+def _was_moved(doc: Document) -> bool:
+    """Whether the step that the job waits for has its time from an operator."""
+    known = doc.get("rescheduled")
+    return known is not None and (known["run"], known["seq"] + 1) == (doc["run"], doc["seq"])
 
 
 def _urgency(state: JobState, due_at: int | None, error: Document | None) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,3 +172,104 @@ def test_a_job_takes_the_place_of_a_refusal_and_keeps_its_revision() -> None:
         alone = merge(None, [e for e in events if e is not REFUSED])
         assert merge(stored, events) == {**alone, "rev": 3}
     assert merge(stored, [REFUSED]) == stored
+
+
+def moved(work: WorkMessage, at: int, due_at: int) -> Moved:
+    """An operator gives the step that waits another time: it is another step then."""
+    return Moved(**about(work), at=at, state=JobState.SCHEDULED, due_at=due_at, by_hand=True)
+
+
+#: A job that asks for a time, is moved twice, starts at the time to which it was moved last, and succeeds.
+ASKED, MOVED = NOW + 90_000, (NOW + 900_000, NOW + 300_000)
+STEPS = [make_work(due_at=ASKED), *(make_work(seq=n, due_at=due) for n, due in enumerate(MOVED, 2))]
+WAITS = [
+    Accepted(**about(STEPS[0]), key_id="k", payload={"a": 1}, due_at=ASKED),
+    *(moved(step, NOW + at, due) for at, step, due in zip((5, 9), STEPS, MOVED, strict=False)),
+]
+RUNS = [
+    Started(**about(STEPS[2]), n=1, execution="e", started_at=MOVED[1] + 7, worker="w"),
+    Ended(
+        **about(STEPS[2]), n=1, execution="e", started_at=MOVED[1] + 7, finished_at=MOVED[1] + 20, worker="w",
+        outcome=Outcome.SUCCEEDED, state=JobState.SUCCEEDED,
+    ),
+]  # fmt: skip
+
+
+def orders(events: list[Event]) -> list[Document]:
+    """The documents of these events in every order, told together and one by one."""
+    together = [merge(None, order) for order in itertools.permutations(events)]
+    apart = []
+    for order in itertools.permutations(events):
+        document = merge(None, order[:1])
+        for event in order[1:]:
+            document = merge(document, [event])
+        apart.append(document)
+    return [*together, *apart]
+
+
+@pytest.mark.parametrize("runs", [0, 1, 2])
+@pytest.mark.parametrize("first", [0, 1], ids=["accepted", "acceptance lost"])
+def test_a_job_that_was_moved_by_hand_is_due_when_it_was_said_last(runs: int, first: int) -> None:
+    """In any order: before its acceptance, after the start or the end of its step, and each of it twice."""
+    events = [*WAITS[first:], *RUNS[:runs]]
+    expected = merge(None, events)
+    assert expected["state"] == ("scheduled", "running", "succeeded")[runs]
+    assert (expected["run_at"], expected.get("due_at")) == (MOVED[1], None if runs else MOVED[1])
+    assert expected.get("wait_ms") == (7 if runs else None)
+    assert all(document == expected for document in orders(events))
+    for twice in WAITS[1:]:
+        assert all(merge(document, [twice]) == expected for document in orders(events))
+    if not first:
+        assert expected["payload"] == {"a": 1}
+
+
+@pytest.mark.parametrize("due", [(NOW + 300_000, NOW + 900_000), (NOW + 900_000, NOW + 300_000)])
+def test_of_two_times_for_the_same_step_the_one_that_was_said_last_stands(due: tuple[int, int]) -> None:
+    """Whether it is the earlier or the later of the two, before and after the start of what follows."""
+    early, late = (moved(STEPS[0], NOW + at, to) for at, to in zip((5, 6), due, strict=True))
+    for rest in (
+        [],
+        [WAITS[0]],
+        [WAITS[0], Started(**about(STEPS[1]), n=1, execution="e", started_at=NOW, worker="w")],
+    ):
+        documents = orders([early, late, *rest])
+        assert {document["run_at"] for document in documents} == {due[1]}
+        assert {document.get("due_at") for document in documents} == ({None} if len(rest) > 1 else {due[1]})
+        assert all(document == documents[0] for document in documents)
+
+
+def test_what_a_worker_says_of_the_same_step_does_not_hide_what_an_operator_said() -> None:
+    """A forked run: one copy of the step was put off or failed, the other one was moved by hand."""
+    waits = [
+        put_off(STEPS[0], "a", JobState.SCHEDULED, NOW + 1_000),
+        put_off(STEPS[0], "b", JobState.RETRYING, NOW + 900_000, ErrorInfo(type="E")),
+        moved(STEPS[0], NOW + 5, NOW + 300_000),
+        moved(STEPS[0], NOW + 6, NOW + 200_000),
+    ]
+    for document in (documents := orders(waits)):
+        assert (document["state"], document["due_at"]) == ("scheduled", NOW + 200_000)
+        assert "error" not in document
+        assert document == documents[0]
+
+
+@pytest.mark.parametrize("run", [2, 3])
+def test_a_move_of_an_earlier_run_changes_nothing_of_a_later_one(run: int) -> None:
+    """However late it is heard of: the later run's waits are as if nobody had moved anything."""
+    again = make_work(run=run)
+    waits = [put_off(again, "a", JobState.RETRYING, NOW + 2_000), put_off(again, "b", JobState.SCHEDULED, NOW + 1_000)]
+    for document in (documents := orders([moved(make_work(), NOW + 5, NOW + 300_000), *waits])):
+        assert (document["run"], document["state"], document["due_at"]) == (run, "scheduled", NOW + 1_000)
+        assert document == documents[0]
+
+
+@pytest.mark.parametrize("start", [None, STEPS[0], STEPS[1]])
+def test_a_job_that_was_cancelled_while_it_waited_is_cancelled_in_every_order(start: WorkMessage | None) -> None:
+    """Whatever is heard of it later or before: its moves, and the start of a step that was about to begin."""
+    end = Moved(**about(STEPS[2]), at=NOW + 50, state=JobState.CANCELLED, error=ErrorInfo(type="Cancelled"))
+    starts = [] if start is None else [Started(**about(start), n=1, execution="e", started_at=NOW + 40, worker="w")]
+    documents = orders([*WAITS, end, *starts])
+    for document in documents:
+        assert (document["state"], document["finished_at"], document["run_at"]) == ("cancelled", NOW + 50, MOVED[1])
+        assert document["error"] == {"type": "Cancelled", "message": ""}
+        assert "due_at" not in document
+        assert document == documents[0]

@@ -22,6 +22,8 @@ from schemas import Accepted, Event
 _DUPLICATE_KEY = 11000
 _TIMES = ("accepted_at", "finished_at", "due_at", "run_at", "expires_at", "deadline_at")
 _ATTEMPT_TIMES = ("started_at", "finished_at")
+#: Parts of a document that say when (``at``).
+_DATED = ("progress", "rescheduled")
 
 Operation = InsertOne[Any] | UpdateOne
 
@@ -65,8 +67,9 @@ def to_bson(doc: Mapping[str, Any]) -> Document:
         stored["attempts"] = [
             {k: to_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in stored["attempts"]
         ]
-    if "progress" in stored:
-        stored["progress"] = stored["progress"] | {"at": to_date(stored["progress"]["at"])}
+    for name in _DATED:
+        if name in stored:
+            stored[name] = stored[name] | {"at": to_date(stored[name]["at"])}
     return stored
 
 
@@ -80,8 +83,9 @@ def from_bson(stored: Mapping[str, Any]) -> Document:
         doc["attempts"] = [
             {k: from_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in doc["attempts"]
         ]
-    if "progress" in doc:
-        doc["progress"] = doc["progress"] | {"at": from_date(doc["progress"]["at"])}
+    for name in _DATED:
+        if name in doc:
+            doc[name] = doc[name] | {"at": from_date(doc[name]["at"])}
     return doc
 
 
