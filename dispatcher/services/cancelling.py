@@ -1,7 +1,8 @@
 """``jobs cancel``: a tombstone first, then the job's end in history.
 
 What a ``kill -9`` does to the command: before the tombstone is written, nothing has happened; after it, the job does
-not start any more, and whoever meets its step ends it. Calling it again is safe.
+not start any more, and whoever meets its step ends it. So a step that waits in MongoDB is taken out of there only when
+history is told: nobody would meet it any more. Calling it again is safe.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ async def cancel(
     text = keys.redact((reason or NO_REASON).encode()).decode()
     tombstone = Tombstone(doc["_id"], doc["run"], text)
     await operations.cancels.put(tombstone, clock.now_ms())
-    await operations.cancels.unschedule(tombstone)
     await asyncio.sleep(SEEN)
     ended = await _end(operations, doc, tombstone, time.monotonic() + patience, tell)
     if ended["run"] == doc["run"] and ended["state"] != JobState.CANCELLED:
@@ -63,6 +63,7 @@ async def _end(
             return doc
         if state is not JobState.RUNNING and not published:
             await operations.tell(_event(doc, tombstone))
+            await operations.cancels.unschedule(tombstone)
             published = True
         now = time.monotonic()
         if now > deadline:

@@ -28,32 +28,44 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiormq.connection
 
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, publisher
-from dispatcher.edges.mongo import CancelStore, JobStore, KeyStore, ScheduledStore, StatisticsStore
+from dispatcher.edges.mongo import AuditStore, CancelStore, JobStore, KeyStore, ScheduledStore, StatisticsStore
 
 PUBLISHES = ("unwritten", "written", "confirmed")
-#: Calls to the database's edge: class, method, and whether the seam is after it (MongoDB acknowledged) or before.
-_CALLS: dict[str, tuple[type, str, bool]] = {
-    "unmarked": (StatisticsStore, "mark_dirty", False),
-    "marked": (StatisticsStore, "mark_dirty", True),
-    "inserted": (JobStore, "_bulk", True),
-    "recorded": (JobStore, "record", True),
-    "counted": (StatisticsStore, "_count", True),
-    "unkept": (ScheduledStore, "insert", False),
-    "kept": (ScheduledStore, "insert", True),
-    "claimed": (ScheduledStore, "claim", True),
-    "unreleased": (ScheduledStore, "mark_released", False),
-    "released": (ScheduledStore, "mark_released", True),
-    "unmoved": (ScheduledStore, "replace", False),
-    "moved": (ScheduledStore, "replace", True),
-    "cancelled": (CancelStore, "put", True),
-    "unscheduled": (CancelStore, "unschedule", True),
-    "created": (KeyStore, "create", True),
-    "retired": (KeyStore, "retire", True),
+
+
+class Call(NamedTuple):
+    """A call to the database's edge; the seam is after it (MongoDB acknowledged) or before."""
+
+    owner: type
+    method: str
+    after: bool = True
+    #: Only a call that returned something is one.
+    found: bool = False
+
+
+_CALLS: dict[str, Call] = {
+    "unmarked": Call(StatisticsStore, "mark_dirty", after=False),
+    "marked": Call(StatisticsStore, "mark_dirty"),
+    "inserted": Call(JobStore, "_bulk"),
+    "recorded": Call(JobStore, "record"),
+    "counted": Call(StatisticsStore, "_count"),
+    "kept": Call(ScheduledStore, "insert"),
+    "claimed": Call(ScheduledStore, "claim", found=True),
+    "released": Call(ScheduledStore, "mark_released"),
+    "unmoved": Call(ScheduledStore, "replace", after=False),
+    "moved": Call(ScheduledStore, "replace"),
+    "unburied": Call(CancelStore, "put", after=False),
+    "buried": Call(CancelStore, "put"),
+    "unscheduled": Call(CancelStore, "unschedule"),
+    "unmade": Call(KeyStore, "create", after=False),
+    "made": Call(KeyStore, "create"),
+    "retired": Call(KeyStore, "retire"),
+    "closed": Call(AuditStore, "_close"),
 }
 MOMENTS = (*PUBLISHES, "unflushed", *_CALLS)
 #: Seconds between two looks at what the socket holds.
@@ -112,7 +124,7 @@ def install(seam: Seam) -> None:
     elif seam.at == "unflushed":
         _at_flush(seam)
     else:
-        _at_call(seam, *_CALLS[seam.at])
+        _at_call(seam, _CALLS[seam.at])
 
 
 def _name(message: Outgoing) -> str:
@@ -237,20 +249,19 @@ def _at_flush(seam: Seam) -> None:
     Consumer._write = flushed  # type: ignore[method-assign]
 
 
-def _at_call(seam: Seam, owner: type, method: str, after: bool) -> None:
-    call = getattr(owner, method)
+def _at_call(seam: Seam, call: Call) -> None:
+    method = getattr(call.owner, call.method)
 
-    @functools.wraps(call)
+    @functools.wraps(method)
     async def called(*args: Any, **named: Any) -> Any:
-        met = seam.counted()
-        if met and not after:
+        if not call.after and seam.counted():
             seam.die()
-        result = await call(*args, **named)
-        if met:
+        result = await method(*args, **named)
+        if call.after and (result or not call.found) and seam.counted():
             seam.die()
         return result
 
-    setattr(owner, method, called)
+    setattr(call.owner, call.method, called)
 
 
 def main(arguments: Sequence[str]) -> None:
