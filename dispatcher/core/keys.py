@@ -177,14 +177,18 @@ def retired(old: KeyRecord, new_id: str, until: int) -> KeyRecord:
 
 
 def predecessors(key_id: str, records: Iterable[KeyRecord]) -> list[KeyRecord]:
-    """The keys that a key replaced, and those that they replaced, the nearest first."""
+    """The keys that a key replaced, and those that they replaced, the nearest first.
+
+    A key that names no successor was not replaced: the rotation died before that, and nobody has what it made.
+    """
     found: dict[str, KeyRecord] = {}
     by_id = {record.id: record for record in records}
     record = by_id.get(key_id)
     while record is not None and record.replaces is not None and record.replaces not in found:
         record = by_id.get(record.replaces)
-        if record is not None:
-            found[record.id] = record
+        if record is None or record.replaced_by is None:
+            break
+        found[record.id] = record
     return list(found.values())
 
 

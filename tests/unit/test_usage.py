@@ -75,10 +75,14 @@ def test_the_chain_of_rotations() -> None:
     assert [retired.state(NOW), retired.state(NOW + 4), retired.state(NOW + 5)] == ["retiring", "retiring", "expired"]
     assert keys.retired(retired, "later", NOW + 9).expires_at == NOW + 5
     third = keys.successor(new, *make_key(6), NOW, None)
-    everything = [third, retired, new, replace(RECORD, id="other")]
-    assert keys.predecessors(third.id, everything) == [new, retired]
+    replaced = keys.retired(new, third.id, NOW + 9)
+    everything = [third, retired, replaced, replace(RECORD, id="other")]
+    assert keys.predecessors(third.id, everything) == [replaced, retired]
     assert keys.predecessors(retired.id, everything) == keys.predecessors("nobody", everything) == []
-    assert keys.predecessors("a", [replace(RECORD, id="a", replaces="b"), replace(RECORD, id="b", replaces="a")])
+    a, b = (replace(RECORD, id=x, replaces=y, replaced_by=y) for x, y in ("ab", "ba"))
+    assert keys.predecessors("a", [a, b]) == [b, a]
+    # a rotation that died before it reached the key
+    assert keys.predecessors(third.id, [third, new, retired]) == []
 
 
 @pytest.mark.parametrize("known", [True, False])
