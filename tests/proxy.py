@@ -7,6 +7,8 @@ import contextlib
 import random
 import socket
 import struct
+import threading
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -132,3 +134,41 @@ class Proxy:
             await asyncio.sleep(0)  # the other connections, and the other end, get their turn in between
             at += size
         sink.write(data[at:])
+
+
+class Outage:
+    """A proxy in a thread of its own: for services in a test's own event loop, which block it when they close."""
+
+    def __init__(self, proxy: Proxy, loop: asyncio.AbstractEventLoop) -> None:
+        self.proxy = proxy
+        self._loop = loop
+
+    def begin(self) -> int:
+        """Break every connection and take no new one; returns how many were broken."""
+
+        async def begun() -> int:
+            self.proxy.refusing = True
+            return self.proxy.cut()
+
+        return asyncio.run_coroutine_threadsafe(begun(), self._loop).result(10)
+
+    def end(self) -> None:
+        """Take new connections."""
+        self.proxy.refusing = False
+
+
+@contextlib.contextmanager
+def outage(url: str) -> Iterator[Outage]:
+    """Something between a client and the server that a URL names; the server is there until the outage begins."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="proxy")
+    thread.start()
+    proxy = Proxy.before(url)
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+        yield Outage(proxy, loop)
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from consumers import Registry
+from consumers import Context, Registry
 from consumers.worker import Worker
 from dispatcher.edges import clock
 from dispatcher.edges.mongo import Database, ScheduledStore
@@ -17,8 +18,9 @@ from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
 from schemas import Accepted, WorkMessage
 from schemas.events import about, encode_batches
-from tests.conftest import run_services
+from tests.conftest import make_settings, run_services
 from tests.processes import invoke, invoked
+from tests.proxy import Outage, outage
 from tests.support import Installation, eventually
 
 pytestmark = pytest.mark.integration
@@ -26,9 +28,14 @@ pytestmark = pytest.mark.integration
 jobs = Registry()
 
 
+#: How often each job was started.
+ran: Counter[str] = Counter()
+
+
 @jobs.handler("plan.plain")
-async def plain(payload: dict[str, Any]) -> None:
-    """Do nothing."""
+async def plain(payload: dict[str, Any], ctx: Context) -> None:
+    """Count its starts."""
+    ran[ctx.id] += 1
 
 
 def a_worker(installation: Installation) -> Worker:
@@ -88,6 +95,7 @@ async def test_a_long_delay_is_kept_listed_and_moved(installed: Installation) ->
             lambda: (doc := installed.job("k-long")) and doc["due_at"] == due and doc, "history shows the new time"
         )
         assert (moved["state"], moved["run_at"], moved["attempts"]) == ("scheduled", due, [])
+        assert moved["rescheduled"]["at"] > moved["accepted_at"]
         assert kept(installed, "k-long")["due_at"] == due  # type: ignore[index]
         await invoked(installed, "jobs", "reschedule", "shop:k-long", "--at", "2001-01-01T00:00:00Z")
         done = await installed.finished("k-long")
@@ -170,3 +178,58 @@ async def test_what_strays_is_brought_back_at_its_time(installed: Installation) 
         due = datetime.fromtimestamp((fine.due_at or 0) / 1000, UTC)
         assert done["attempts"][0]["started_at"] >= due - timedelta(milliseconds=1)
         assert (await installed.finished("b-late"))["state"] == "expired"
+
+
+def through(away: Outage, installation: Installation) -> Installation:
+    """The same installation, with MongoDB behind a proxy."""
+    environment = installation.environment()
+    own = {n: environment[n] for n in ("DISPATCHER_AMQP__PREFIX", "DISPATCHER_MONGO__DATABASE", "DISPATCHER_LANES")}
+    # the driver would go round the proxy to the address that the replica set names
+    url = away.proxy.url(environment["DISPATCHER_MONGO__URL"]).partition("?")[0] + "?directConnection=true"
+    return Installation(make_settings(**own, DISPATCHER_MONGO__URL=url))
+
+
+async def test_without_mongodb_what_waits_stays_in_the_broker_and_plain_jobs_run(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes away when jobs were published and are about to be marked as released, and others arrive meanwhile."""
+    key, mark = await installed.create_key(), ScheduledStore.mark_released
+    before, meanwhile = ([a_job(f"{when}-{n}", due) for n in range(3)] for when, due in (("a-mark", 9), ("a-keep", 10)))
+    names = installed.names
+    with outage(installed.environment()["DISPATCHER_MONGO__URL"]) as away:
+        cut_off = through(away, installed)
+        settings = cut_off.settings
+
+        async def mark_released(store: ScheduledStore, token: str, ids: Any) -> None:
+            monkeypatch.setattr(ScheduledStore, "mark_released", mark)
+            assert away.begin()
+            await mark(store, token, ids)
+
+        monkeypatch.setattr(ScheduledStore, "mark_released", mark_released)
+        workers = [a_worker(cut_off) for _ in range(2)]
+        scheduler = Scheduler(settings)
+        async with run_services(Intake(settings), Recorder(settings), scheduler, *workers):
+            publish(installed, *before)
+            await eventually(lambda: away.proxy.refusing, "they are published and not marked")
+            publish(installed, *meanwhile)
+            installed.publish_many([("plan.plain", {"id": f"a-plain-{n}"}) for n in range(5)], key)
+            await eventually(lambda: all(ran[f"a-plain-{n}"] for n in range(5)), "plain jobs run")
+            await eventually(
+                lambda: installed.depth(names.scheduled) == len(meanwhile), "the others wait in the broker"
+            )
+            await eventually(lambda: not scheduler.checks()["agenda"], "the scheduler says that it takes none")
+            assert away.proxy.refusing
+            away.end()
+            for work in (*before, *meanwhile):
+                on_time(await installed.finished(work.id))
+            for n in range(5):
+                assert (await installed.finished(f"a-plain-{n}"))["state"] == "succeeded"
+            every = {"_id": {"$regex": "^shop:a-"}, "state": "released"}
+            await eventually(lambda: installed.db.scheduled.count_documents(every) == 6, "all are marked")
+        cut_off.mongo.close()
+    claims = {doc["id"]: doc["claims"] for doc in installed.db.scheduled.find(every)}
+    assert claims == {work.id: 2 for work in before} | {work.id: 1 for work in meanwhile}
+    assert {job: n for job, n in ran.items() if job.startswith("a-")} == dict.fromkeys(
+        [*claims, *(f"a-plain-{n}" for n in range(5))], 1
+    )
+    assert installed.depth(names.scheduled) == installed.depth(names.history) == 0
