@@ -37,8 +37,8 @@ class Case:
 
 
 CASES = [
-    Case("unmade", made=False),
-    Case("made"),
+    Case("uncreated", made=False),
+    Case("created"),
     Case("retired", retired=True),
     Case("closed", retired=True, outcome="done"),
 ]
@@ -83,7 +83,7 @@ async def test_what_a_rotation_left_may_be_revoked(installed: Installation, tmp_
     """The key that nobody has goes alone, where it replaced nothing; what the old one replaced lives on too."""
     first = await create(installed, "--app", "left")
     old = (await invoked(installed, "keys", "rotate", first["id"], "--json")).json
-    await stopped(installed, tmp_path / "rotation", Stop("made"), "keys", "rotate", old["id"])
+    await stopped(installed, tmp_path / "rotation", Stop("created"), "keys", "rotate", old["id"])
     lost = (await entry_of(installed, "left"))["details"]["replaced_by"]
     await invoked(installed, "keys", "revoke", lost)
     states = {key: shown["state"] for key, shown in (await listed(installed, "left")).items()}

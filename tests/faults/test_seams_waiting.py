@@ -83,9 +83,9 @@ MOVES = [
 ]
 # what was not taken out of MongoDB a scheduler releases when it is due, and the worker ends it
 CANCELS = [
-    Case("cancel-unburied", "unburied", again=True, state="cancelled", kept="cancelled"),
-    Case("cancel-buried", "buried", again=True, state="cancelled", kept="cancelled"),
-    Case("cancel-alone", "buried"),
+    Case("cancel-before", "uncancelled", again=True, state="cancelled", kept="cancelled"),
+    Case("cancel-again", "cancelled", again=True, state="cancelled", kept="cancelled"),
+    Case("cancel-alone", "cancelled"),
     Case("cancel-unwritten", "unwritten", "history"),
     Case("cancel-written", "written", "history", again=False, state="cancelled"),
     Case("cancel-confirmed", "confirmed", "history", again=False, state="cancelled"),
