@@ -19,7 +19,7 @@ from consumers.loading import load_registry
 from consumers.progress import Progress, Throttled
 from consumers.registry import Registry
 from consumers.results import ResultError, storable
-from dispatcher.core.retry import class_names
+from dispatcher.core.retry import error_names
 from dispatcher.edges import log
 from dispatcher.edges.children import note
 from schemas import Trace
@@ -76,7 +76,7 @@ def _run(registry: Registry, request: dict[str, Any], max_result_bytes: int, pro
 
 
 def _error(outcome: str, error: Exception) -> dict[str, Any]:
-    return {"outcome": outcome, "error": describe(error).model_dump(), "names": class_names(type(error))}
+    return {"outcome": outcome, "error": describe(error).model_dump(), "names": error_names(error)}
 
 
 async def _wait_for(awaitable: Any) -> Any:

@@ -20,7 +20,7 @@ from consumers.results import ResultError, storable
 from consumers.running import Stop
 from consumers.threads import Call, Threads
 from dispatcher.core.outcome import Execution
-from dispatcher.core.retry import class_names
+from dispatcher.core.retry import class_names, error_names
 from dispatcher.edges import log
 from dispatcher.edges.children import Child
 from schemas import ErrorInfo, Outcome
@@ -188,7 +188,7 @@ def _ended(error: BaseException) -> Execution:
 
 
 def _failed(error: BaseException, *, retryable: bool = True) -> Execution:
-    return Execution(Outcome.FAILED, describe(error), class_names(type(error)), retryable=retryable)
+    return Execution(Outcome.FAILED, describe(error), error_names(error), retryable=retryable)
 
 
 def _timed_out(timeout: float) -> Execution:

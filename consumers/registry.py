@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+from consumers.exception_names import exception_name
 from dispatcher.core.admission import is_type
 from dispatcher.core.errors import DispatcherError
 from schemas import RetrySpec
@@ -26,7 +27,8 @@ class RegistryError(DispatcherError):
 class Retry:
     """When and how often a failed job is tried again; what is left out falls to the configuration.
 
-    Seconds for ``base`` and ``max_delay``; ``on`` and ``never`` take exception classes or their names.
+    Seconds for ``base`` and ``max_delay``; ``on`` and ``never`` take exception classes, or their names, short or with
+    their module (``"requests.exceptions.Timeout"``).
     """
 
     max_attempts: int | None = None
@@ -63,7 +65,10 @@ def _names(field: str, classes: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(classes, (str, type)):  # a string's characters would pass as names
         raise RegistryError(f"Retry({field}=…): give a tuple, for example {field}=(ConnectionError,)")
-    return tuple(c if isinstance(c, str) else c.__name__ for c in classes)
+    try:
+        return tuple(map(exception_name, classes))
+    except ValueError as error:
+        raise RegistryError(f"Retry({field}=…): {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from typing import Any, cast
 
 from schemas import RetrySpec
 
+#: Members of an exception group that are looked at, groups among them included.
+MAX_MEMBERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -59,6 +62,26 @@ def delay_after(policy: RetryPolicy, n: int, chance: float) -> float:
 def class_names(exception: type[BaseException]) -> tuple[str, ...]:
     """The names along a class's bases, short and with their module, as ``on`` and ``never`` may give them."""
     return _names_along(cast(Hashable, exception))
+
+
+def error_names(error: BaseException) -> tuple[str, ...]:
+    """The names of what was raised: its class's, and those of every member of an exception group, however deep.
+
+    So a group matches where a member does: ``on`` covers it if it covers a member, and ``never`` excludes it if it
+    excludes one.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return class_names(type(error))
+    names: dict[str, None] = {}
+    waiting: list[BaseException] = [error]
+    for _ in range(MAX_MEMBERS):
+        if not waiting:
+            break
+        found = waiting.pop()
+        names.update(dict.fromkeys(class_names(type(found))))
+        if isinstance(found, BaseExceptionGroup):
+            waiting.extend(reversed(found.exceptions))
+    return tuple(names)
 
 
 @lru_cache(maxsize=1024)

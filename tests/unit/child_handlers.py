@@ -56,6 +56,8 @@ def steer(payload: dict[str, Any]) -> Any:
             raise Cancel("why")
         case "error":
             raise OrderError("no such order")
+        case "group":
+            raise ExceptionGroup("two", [OrderError("no such order"), ConnectionResetError("gone")])
         case "unstorable":
             return object()
         case "large":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.retry import RetryPolicy, class_names, delay_after, may_retry, resolve
+from dispatcher.core.retry import RetryPolicy, class_names, delay_after, error_names, may_retry, resolve
 from schemas import RetrySpec
 
 POLICIES = st.builds(
@@ -137,6 +137,35 @@ def test_on_and_never_match_along_the_bases(
 ) -> None:
     """By a class's name, short or with its module, or any base's; never wins."""
     assert may_retry(RetryPolicy(on=on, never=never), 1, class_names(error)) is again
+
+
+@pytest.mark.parametrize(
+    ("on", "never", "again"),
+    [
+        (("ConnectionError",), (), True),
+        (("Base",), (), True),
+        (("ExceptionGroup",), (), True),
+        (("ValueError",), (), False),
+        ((), ("Leaf",), False),
+        (("ConnectionError",), ("Middle",), False),
+        ((), ("ValueError",), True),
+    ],
+)
+def test_a_group_matches_where_a_member_does(on: tuple[str, ...], never: tuple[str, ...], again: bool) -> None:
+    """However deep the member is; its own name counts too, and never wins."""
+    group = ExceptionGroup("both", [ConnectionResetError("a"), ExceptionGroup("deeper", [Leaf("b")])])
+    assert may_retry(RetryPolicy(on=on, never=never), 1, error_names(group)) is again
+
+
+def test_a_group_is_looked_at_for_a_bounded_time() -> None:
+    """A chain of groups in groups, and one with very many members; each name once."""
+    deep: Exception = Leaf("inside")
+    for _ in range(5_000):
+        deep = ExceptionGroup("deeper", [deep])
+    wide = ExceptionGroup("wide", [OSError(str(i)) for i in range(100_000)])
+    names = error_names(ExceptionGroup("both", [deep, wide]))
+    assert {"Leaf", "OSError"} <= set(names)
+    assert len(names) == len(set(names)) < 30
 
 
 def test_the_last_attempt_is_the_last_whatever_failed() -> None:
