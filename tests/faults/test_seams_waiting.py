@@ -178,6 +178,8 @@ async def _die(
     stop = Stop(case.at, installation.names.history if case.where else "", (job,) if case.where else ())
     async with few:
         await stopped(installation, folder, stop, *command)
+    if case.again is False:
+        await eventually(lambda: _is_told(installation, case), f"history has what {job}'s command told")
     if case.again is not None:
         async with alone:  # a command in this process has the whole process's streams
             given: Finished = await asyncio.to_thread(invoke, installation, *command)
