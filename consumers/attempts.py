@@ -20,6 +20,7 @@ from consumers.lineage import Lineage
 from consumers.progress import ProgressNotice
 from consumers.registry import Handler, Registry
 from consumers.running import RunningTable
+from consumers.seldom import Seldom
 from consumers.steps import Step
 from dispatcher.core import ladder, outcome
 from dispatcher.core.cancelling import Tombstone
@@ -67,6 +68,8 @@ class Attempts:
         self._outbox = outbox
         self._settled = settled
         self._types = TypeTable(settings.type_entries)
+        #: A type without a handler is spoken of once a minute, however many jobs of it come by.
+        self._unhandled = Seldom(60.0)
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
         metrics.types.reserve(handler.type for handler in registry)
         self._executor = Executor(
@@ -139,11 +142,13 @@ class Attempts:
             at=now,
             state=following.state,
             due_at=message.due_at if following.delay is not None else None,
-            error=message.error,
+            error=message.error if following.state in FINAL else outcome.put_off(step.work),
         )
         if following.state in FINAL:
             metrics.of(metrics.final, step.work.lane, following.state).inc()
-        _logger.warning("no handler for this type here", type=step.work.type, app=step.work.app, job=step.work.id)
+        if self._unhandled.is_news(step.work.type, time.monotonic()):
+            work = step.work
+            _logger.warning("no handler for this type here", type=work.type, app=work.app, job=work.id)
         self._follow(step, following, event)
 
     async def _execute(self, step: Step, handler: Handler, child: Child | None = None) -> None:

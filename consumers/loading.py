@@ -10,8 +10,8 @@ from typing import Any
 from consumers.registry import Registry
 from dispatcher.core.errors import DispatcherError
 
-#: Our top-level packages with names that a handler project may use too.
-COMMON_NAMES = ("schemas", "config")
+#: Our top-level packages; a handler project may use these names too.
+COMMON_NAMES = ("schemas", "config", "consumers", "dispatcher")
 
 
 class LoadError(DispatcherError):

@@ -80,7 +80,12 @@ EXAMPLES = {
     "topology apply": ("dispatcher topology apply --json", '{"exchanges": 29, "queues": 35, "bindings": 250}'),
     "rejected list": (
         "dispatcher rejected list --json",
-        '[{"reason": "unknown_lane: …", "size": 52, "body": "…"}]',
+        '[{"at": "2026-11-26T12:00:00.000Z", "app": "shop", "type": "email.send", "reason": "unknown_lane: …", '
+        '"size": 52, "body": "…"}]',
+    ),
+    "unrecorded list": (
+        "dispatcher unrecorded list --json",
+        '[{"error": "not a batch of events: …", "size": 10, "body": "…"}]',
     ),
 }
 
@@ -118,6 +123,8 @@ def _row(option: click.Option) -> str:
     choices = option.type.choices if isinstance(option.type, click.Choice) else ()
     if choices:
         meaning += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
+    if option.required:
+        meaning += " Required."
     if option.show_default and option.default is not None:
         meaning += f" Default: {option.default}."
     return f"| `{'`, `'.join(option.opts)}` | {meaning} |"

@@ -26,7 +26,7 @@ from consumers.testing.virtual import VirtualLoop, beside_a_loop
 from dispatcher.core import outcome
 from dispatcher.core.admission import Rules, Submission, admit, encode_work
 from dispatcher.core.keys import KeyRecord
-from dispatcher.core.lifecycle import RERUNNABLE
+from dispatcher.core.lifecycle import FINAL, RERUNNABLE
 from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.timing import has_expired
@@ -262,7 +262,8 @@ class Simulation:
         message = following.message
         assert message is not None
         due_at = message.due_at if following.delay is not None else None
-        self._follow(following, Moved(**about(work), at=now, state=following.state, due_at=due_at, error=message.error))
+        error = message.error if following.state in FINAL else outcome.put_off(work)
+        self._follow(following, Moved(**about(work), at=now, state=following.state, due_at=due_at, error=error))
 
     async def _execute(self, work: WorkMessage, handler: Handler) -> None:
         common = about(work) | {

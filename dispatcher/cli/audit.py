@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from dispatcher.cli import output
-from dispatcher.cli.durations import Duration
+from dispatcher.cli.filters import TIME, Moment
 from dispatcher.cli.session import run_operation
-from dispatcher.edges import clock
 from dispatcher.edges.mongo import AuditFilter
 
 
@@ -21,16 +20,19 @@ def audit() -> None:
 @audit.command("list")
 @click.option("--app", help="Only what concerns this application.")
 @click.option("--action", help="Only this action, for example key.revoked.")
-@click.option("--since", type=Duration(), metavar="7d", help="Only the last so many days, hours, minutes or seconds.")
+@click.option("--key", "key_id", help="Only what concerns the key with this id.")
+@click.option("--since", type=Moment(), metavar="TIME", help=f"Only entries since then: {TIME}.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
-def list_entries(app: str | None, action: str | None, since: int | None, limit: int, as_json: bool) -> None:
+def list_entries(
+    app: str | None, action: str | None, key_id: str | None, since: int | None, limit: int, as_json: bool
+) -> None:
     """List entries, the latest first.
 
     An entry is written before its change and closed after it. Outcome "open": the one who made the change died, or
     lost MongoDB, in between; it may or may not have been made.
     """
-    which = AuditFilter(app, action, None if since is None else clock.now_ms() - since)
+    which = AuditFilter(app, action, since, key_id)
     entries = run_operation(lambda operations: operations.audit.search(which, limit))
     if as_json:
         output.emit_json(output.with_times(entries))

@@ -66,4 +66,5 @@ def _show(findings: Sequence[Finding], as_json: bool) -> None:
             console.print(Text(f"{'':<8}→ ").append_text(output.plain(finding.fix, limit=500)), soft_wrap=True)
         told = finding.fix
     bad = {status: sum(f.status is status for f in findings) for status in (Status.FAILED, Status.WARNING)}
-    output.say(f"{len(findings)} checks: {bad[Status.FAILED]} failed, {bad[Status.WARNING]} warnings")
+    warnings = f"{bad[Status.WARNING]} warning{'' if bad[Status.WARNING] == 1 else 's'}"
+    output.say(f"{len(findings)} checks: {bad[Status.FAILED]} failed, {warnings}")

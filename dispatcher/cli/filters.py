@@ -41,7 +41,7 @@ def lanes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
         return []
 
 
-_TIME = "so long ago (2h, 30m, 7d) or 2026-11-26T12:00:00Z"
+TIME = "so long ago (2h, 30m, 7d) or 2026-11-26T12:00:00Z"
 _OPTIONS = [
     click.option("--app", help="Only this application's jobs."),
     click.option("--type", "type", help="Only jobs of this type: a pattern, * is one word and # any number of words."),
@@ -49,7 +49,7 @@ _OPTIONS = [
     click.option("--lane", shell_complete=lanes, help="Only jobs of this lane."),
     click.option("--priority", type=click.Choice(PRIORITIES), help="Only jobs of this priority."),
     click.option("--error", help="Only jobs whose error has this type, for example ConnectionError."),
-    click.option("--since", type=Moment(), metavar="TIME", help=f"Only jobs accepted since then: {_TIME}."),
+    click.option("--since", type=Moment(), metavar="TIME", help=f"Only jobs accepted since then: {TIME}."),
     click.option("--until", type=Moment(), metavar="TIME", help="Only jobs accepted before then."),
 ]
 _STATE = click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state.")

@@ -14,6 +14,7 @@ from dispatcher.cli.durations import Duration
 from dispatcher.cli.leaks import check_leak
 from dispatcher.cli.session import run_operation, settings
 from dispatcher.core import keys as core
+from dispatcher.core.moments import span
 from dispatcher.core.usage import DAY_MS, Usage
 from dispatcher.edges import clock
 from dispatcher.services.keyring import Keyring, Rotated
@@ -107,7 +108,8 @@ def list_keys(app: str | None, as_json: bool) -> None:
     if as_json:
         output.emit_json(output.with_times(known))
         return
-    columns = ["key", "app", "state", "types", "lanes", "top priority", "expires", "last used", ">jobs", "replaced by"]
+    columns = ["key", "app", "state", "types", "lanes", "top priority", "expires", "last used", ">accepted", ">refused"]
+    columns.append("replaced by")
     output.table(None, columns, [_row(key, now) for key in known])
     if soon := sum(key["expiring"] for key in known):
         output.say(f"{soon} end within {warn_days:g} days; give them successors: dispatcher keys rotate KEYID")
@@ -116,7 +118,7 @@ def list_keys(app: str | None, as_json: bool) -> None:
 def _row(key: dict[str, Any], now: int) -> tuple[Any, ...]:
     expires = output.clock(key["expires_at"]) or "never"
     if key["expiring"]:
-        expires += f" (in {(key['expires_at'] - now) / DAY_MS:.1f} d)"
+        expires += f" (in {span(key['expires_at'] - now)})"
     return (
         key["id"],
         key["app"],
@@ -127,6 +129,7 @@ def _row(key: dict[str, Any], now: int) -> tuple[Any, ...]:
         Text(expires, style="yellow") if key["expiring"] else expires,
         output.clock(key["last_used_at"]) or "never",
         str(key["accepted"]),
+        str(key["refused"]),
         key["replaced_by"] or "",
     )
 
@@ -154,6 +157,10 @@ def _known(record: core.KeyRecord, usage: Usage | None, now: int, warn_days: flo
     }
 
 
+#: What is shown of a key where a field is empty.
+_ABSENT = {"types": "all", "lanes": "all", "max_priority": "any", "expires_at": "never", "last_used_at": "never"}
+
+
 @keys.command("show")
 @click.argument("key_id", metavar="KEYID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -171,8 +178,8 @@ def show(key_id: str, as_json: bool) -> None:
         output.emit_json(shown)
         return
     for name, value in shown.items():
-        text = " ".join(value) if isinstance(value, list) else value
-        click.echo(f"{name.replace('_', ' '):14} {'-' if text in (None, '') else text}")
+        text = " ".join(value) if isinstance(value, list) else {True: "yes", False: "no"}.get(value, value)
+        click.echo(f"{name.replace('_', ' '):14} {_ABSENT.get(name, '-') if text in (None, '') else text}")
 
 
 @keys.command("rotate")
@@ -194,7 +201,11 @@ def rotate(key_id: str, grace: int, expires: int | None, as_json: bool) -> None:
         return
     old, new = rotated.old, rotated.new
     output.say(f"Key {new.id} of app {new.app} replaces {old.id}. Keep it now: it is not shown again.")
-    output.say(f"{old.id} is accepted until {output.clock(old.expires_at)}; to end it before: keys revoke {old.id}")
+    until = output.clock(old.expires_at)
+    if (old.expires_at or 0) <= clock.now_ms():
+        output.say(f"{old.id} is accepted no more: it ended at {until}")
+    else:
+        output.say(f"{old.id} is accepted until {until}; to end it before: dispatcher keys revoke {old.id}")
     click.echo(rotated.key)
 
 

@@ -62,7 +62,8 @@ def check_leak(files: Sequence[str], offline: bool, as_json: bool) -> None:
     records = None if offline or not found else _look_up({each.key_id for each in found})
     live = _report(found, records, as_json)
     if live:
-        output.say(f"{live} live: take them out, then rotate and revoke: dispatcher keys rotate KEYID --grace 1h")
+        state = "not known to be dead" if records is None else "live"
+        output.say(f"{live} {state}: take them out, then rotate and revoke: dispatcher keys rotate KEYID --grace 1h")
     if live or unread:
         sys.exit(1)
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "jobs": "jobs",
     "dead": "dead",
     "rejected": "rejected",
+    "unrecorded": "rejected",
     "stats": "stats",
     "top": "top",
     "watch": "watch",

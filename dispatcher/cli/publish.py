@@ -14,6 +14,7 @@ import click
 from dispatcher.cli import output
 from dispatcher.cli.session import settings
 from dispatcher.client import Client, Receipt
+from dispatcher.edges import clock
 from dispatcher.edges.amqp import check_broker
 from schemas import PRIORITIES
 
@@ -24,7 +25,7 @@ _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeou
 
 @click.command()
 @click.argument("job_type", metavar="TYPE")
-@click.argument("payload", default="{}")
+@click.argument("payload", default="{}", metavar="[PAYLOAD]")
 @click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")
 @click.option("--lane", help="Work queue family.")
@@ -49,7 +50,7 @@ _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeou
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_json: bool, **options: Any) -> None:
-    """Publish one job of TYPE. PAYLOAD is a JSON object, or - to read it from stdin."""
+    """Publish one job of TYPE. PAYLOAD is a JSON object, {} where none is given, or - to read it from stdin."""
     fields = {name: options[name] for name in _FIELDS if options[name] is not None}
     if options["tags"]:
         fields["tags"] = list(options["tags"])
@@ -57,8 +58,10 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
         fields["retry"] = _json(options["retry"], "--retry")
     body = _json(_stdin() if payload == "-" else payload, "PAYLOAD")
     key = _key(key_file)
+    # chosen here, so that it can be shown where nobody answers
+    job_id = options["job_id"] or clock.new_id()
     try:
-        receipt = asyncio.run(_publish(key, job_type, body, options["job_id"], fields, wait))
+        receipt = asyncio.run(_publish(key, job_type, body, job_id, fields, wait))
     except ValueError as error:
         raise click.UsageError(f"cannot be sent: {error}") from None
     _report(receipt, as_json)
@@ -84,9 +87,7 @@ def _key(file: str | None) -> str:
     return key
 
 
-async def _publish(
-    key: str, job_type: str, payload: Any, job_id: str | None, fields: dict[str, Any], wait: float
-) -> Receipt:
+async def _publish(key: str, job_type: str, payload: Any, job_id: str, fields: dict[str, Any], wait: float) -> Receipt:
     loaded = settings()
     url = loaded.amqp.url.get_secret_value()
     await check_broker(url)

@@ -1,18 +1,25 @@
-"""``dispatcher rejected``: messages that intake refused, and why."""
+"""``dispatcher rejected`` and ``dispatcher unrecorded``: messages that were set aside, and why."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import click
 
 from dispatcher.cli import output
 from dispatcher.cli.session import settings
+from dispatcher.core import keys
+from dispatcher.core.dated import APP_HEADER, AT_HEADER
+from dispatcher.core.moments import LAST_MS
 from dispatcher.core.topology import Names
-from dispatcher.edges.amqp import peek
+from dispatcher.edges.amqp import Peeked, peek
 
-_REASON = "x-rejected-reason"
-_SIZE = "x-original-size"
+_REASON, _ERROR = "x-rejected-reason", "x-error"
+_SIZE, _TYPE = "x-original-size", "x-type"
+
+_limit = click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="At most so many.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
 
 
 @click.group()
@@ -21,24 +28,79 @@ def rejected() -> None:
 
 
 @rejected.command("list")
-@click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
+@_limit
+@_json
 def list_rejected(limit: int, as_json: bool) -> None:
-    """Look at the oldest refused messages; they stay in the queue. API keys in them were taken out."""
-    loaded = settings()
-    queue = Names(loaded.amqp.prefix).rejected
-    found = asyncio.run(peek(loaded.amqp.url.get_secret_value(), queue, limit))
-    shown = [
+    """Look at the oldest refused messages; they stay in the queue. API keys in them were taken out.
+
+    The application is known where the key was good, the type where the routing key is one.
+    """
+    shown: list[dict[str, Any]] = [
         {
-            "reason": str(message.headers.get(_REASON, "")),
+            "at": _time(message),
+            "app": _text(message, APP_HEADER),
+            "type": _text(message, _TYPE),
+            "reason": _text(message, _REASON) or "",
             "size": message.headers.get(_SIZE, len(message.body)),
             "body": message.body.decode("utf-8", "replace"),
         }
-        for message in found
+        for message in _first(_names().rejected, limit)
+    ]
+    if as_json:
+        output.emit_json(output.with_times(shown))
+        return
+    rows = [
+        (
+            output.clock(m["at"]),
+            output.plain(m["app"] or ""),
+            output.plain(m["type"] or ""),
+            output.plain(m["reason"], 200),
+            m["size"],
+            output.plain(m["body"]),
+        )
+        for m in shown
+    ]
+    output.table(None, ["at", "app", "type", "reason", ">bytes", "body"], rows)
+
+
+@click.group()
+def unrecorded() -> None:
+    """Events that history lacks, because they could not be stored, and why."""
+
+
+@unrecorded.command("list")
+@_limit
+@_json
+def list_unrecorded(limit: int, as_json: bool) -> None:
+    """Look at the oldest messages in unrecorded.v1; they stay in the queue."""
+    shown = [
+        {
+            "error": _text(message, _ERROR) or "",
+            "size": len(message.body),
+            "body": keys.redact(message.body).decode("utf-8", "replace"),
+        }
+        for message in _first(_names().unrecorded, limit)
     ]
     if as_json:
         output.emit_json(shown)
         return
-    output.table(
-        None, ["reason", ">bytes", "body"], [(m["reason"], m["size"], output.plain(str(m["body"]))) for m in shown]
-    )
+    rows = [(output.plain(str(m["error"]), 200), m["size"], output.plain(str(m["body"]))) for m in shown]
+    output.table(None, ["error", ">bytes", "body"], rows)
+
+
+def _names() -> Names:
+    return Names(settings().amqp.prefix)
+
+
+def _first(queue: str, limit: int) -> list[Peeked]:
+    return asyncio.run(peek(settings().amqp.url.get_secret_value(), queue, limit))
+
+
+def _text(message: Peeked, header: str) -> str | None:
+    value: Any = message.headers.get(header)
+    return None if value is None else str(value)
+
+
+def _time(message: Peeked) -> int | None:
+    at = message.headers.get(AT_HEADER)
+    return at if isinstance(at, int) and 0 <= at <= LAST_MS else None

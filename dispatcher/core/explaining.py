@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from dispatcher.core.advice import REFUSALS
 from dispatcher.core.history import Document
 from dispatcher.core.lifecycle import PARKED, RERUNNABLE, STATES
+from dispatcher.core.moments import span
+from dispatcher.core.outcome import NO_HANDLER
 from dispatcher.core.refusals import Code
 from schemas import JobState
 
@@ -47,9 +49,7 @@ def _nothing(_: Document, __: int) -> list[str]:
 
 
 def _queued(doc: Document, now: int) -> list[str]:
-    waits = (
-        f"It was accepted {_span(now - doc['accepted_at'])} ago and waits in work.v1.{doc['lane']}.{doc['priority']}"
-    )
+    waits = f"It was accepted {span(now - doc['accepted_at'])} ago and waits in work.v1.{doc['lane']}.{doc['priority']}"
     said = [f"{waits} for a worker of lane {doc['lane']} with a free slot; higher priorities start first."]
     if now - doc["accepted_at"] > LATE_MS:
         said.append("If that is long: see with `dispatcher top` whether the lane has consumers and how deep it is.")
@@ -62,7 +62,7 @@ def _running(doc: Document, now: int) -> list[str]:
         return ["The end of its attempt has not reached history yet."]
     attempt = open_ones[-1]
     said = [
-        f"Attempt {attempt['n']} has run for {_span(now - attempt['started_at'])} on worker {attempt['worker']}."
+        f"Attempt {attempt['n']} has run for {span(now - attempt['started_at'])} on worker {attempt['worker']}."
         f"{_timeout(doc)}"
     ]
     said.append("If that worker died, the broker gives the step to another, which runs the same attempt again.")
@@ -75,12 +75,17 @@ def _timeout(doc: Document) -> str:
 
 def _waiting_for_time(doc: Document, now: int) -> list[str]:
     said = _error(doc, "Before that")
+    if _unhandled(doc):
+        said.append(
+            f"A worker of lane {doc['lane']} needs a handler for each type that comes there: run one that has it, or "
+            "give types whose handlers are apart lanes of their own."
+        )
     due = doc.get("due_at")
     if due is None:
         return said
     if due > now:
-        return [*said, f"It is due at {_time(due)}, in {_span(due - now)}."]
-    said.append(f"It was due at {_time(due)}, {_span(now - due)} ago.")
+        return [*said, f"It is due at {_time(due)}, in {span(due - now)}."]
+    said.append(f"It was due at {_time(due)}, {span(now - due)} ago.")
     if now - due > LATE_MS:
         said.append(
             f"It has left the ladder for work.v1.{doc['lane']}.{doc['priority']}, most likely, and waits for a worker: "
@@ -92,9 +97,13 @@ def _waiting_for_time(doc: Document, now: int) -> list[str]:
 def _dead(doc: Document, _: int) -> list[str]:
     said = [f"It ended at {_time(doc['finished_at'])} and was put into parked.v1.{doc['lane']}."]
     said += _error(doc, "Its last error")
-    if (doc.get("error") or {}).get("type") == "no_handler":
+    if _unhandled(doc):
         said.append(f"Run a worker that has a handler for {doc['type']} and serves lane {doc['lane']}, then replay it.")
     return said
+
+
+def _unhandled(doc: Document) -> bool:
+    return bool((doc.get("error") or {}).get("type") == NO_HANDLER)
 
 
 def _ended(doc: Document, _: int) -> list[str]:
@@ -183,12 +192,3 @@ def _time(ms: int | None) -> str:
     if ms is None:
         return "an unknown time"
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _span(ms: int) -> str:
-    """A length of time for people; a clock that is behind counts as none."""
-    seconds = max(ms, 0) / 1000
-    for limit, size, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}" if seconds >= 10 or unit != "s" else f"{seconds:.1f} s"
-    return f"{seconds / 86_400:.0f} days"

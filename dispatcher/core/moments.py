@@ -8,7 +8,7 @@ from datetime import datetime
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LENGTH = re.compile(r"([0-9]{1,9})([smhd])")
 #: Up to the year 9999, as in every format of ours.
-_LAST_MS = 253_402_300_799_999
+LAST_MS = 253_402_300_799_999
 
 
 def length_ms(text: str) -> int | None:
@@ -32,4 +32,13 @@ def moment_ms(text: str, now: int) -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ValueError(f"{text!r} is no time; write how long ago (2h, 30m, 7d) or 2026-11-26T12:00:00Z")
-    return min(max(round(moment.timestamp() * 1000), 0), _LAST_MS)
+    return min(max(round(moment.timestamp() * 1000), 0), LAST_MS)
+
+
+def span(ms: int) -> str:
+    """A length of time for people; a clock that is behind counts as none."""
+    seconds = max(ms, 0) / 1000
+    for limit, size, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 or unit != "s" else f"{seconds:.1f} s"
+    return f"{seconds / 86_400:.0f} days"

@@ -57,17 +57,29 @@ def after(work: WorkMessage, execution: Execution, policy: RetryPolicy, now: int
     return Next(state, work.model_copy(update={"error": execution.error, "suspect": _suspect(work, execution)}))
 
 
+#: Type of the error of a job that no worker has a handler for.
+NO_HANDLER = "no_handler"
+
+
 def without_handler(work: WorkMessage, now: int, delay: float, limit: float) -> Next:
     """A job whose type no handler here knows: put off without spending an attempt, failed after ``limit`` seconds."""
     since = work.unhandled_since if work.unhandled_since is not None else now
     if now - since >= limit * 1000:
         error = ErrorInfo(
-            type="no_handler",
+            type=NO_HANDLER,
             message=f"no worker of lane {work.lane} had a handler for type {work.type} within {limit:g} s",
         )
         return Next(JobState.FAILED, work.model_copy(update={"error": error}))
     later = _later(work, now, delay, work.n).model_copy(update={"unhandled_since": since})
     return Next(JobState.SCHEDULED, later, delay)
+
+
+def put_off(work: WorkMessage) -> ErrorInfo:
+    """What history says of a job while it is put off for want of a handler."""
+    return ErrorInfo(
+        type=NO_HANDLER,
+        message=f"a worker of lane {work.lane} had no handler for type {work.type}; put off for another",
+    )
 
 
 def new_run(work: WorkMessage) -> WorkMessage:

@@ -9,7 +9,8 @@ from dispatcher.core.history import Document
 
 def news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:
     """Lines with their times (milliseconds since the epoch), in the order in which it happened, as far as is known."""
-    yield from sorted(_news(before, doc))
+    # by time alone: what has the same stays in the order in which it is told, a start before its end
+    yield from sorted(_news(before, doc), key=lambda line: line[0])
 
 
 def _news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:

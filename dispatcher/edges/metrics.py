@@ -122,6 +122,7 @@ key_first_expiry = _gauge(
     "seconds",
     ["intake"],
 )
+key_first_expiry.set(float("inf"))  # where no intake runs too: 0 would be an alarm
 
 # worker
 starts = _counter("dispatcher_starts_total", "Executions that began", "executions", ["worker"], ["lane", "priority"])

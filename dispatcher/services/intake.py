@@ -49,6 +49,7 @@ _logger = log.get("intake")
 
 KEY_HEADER = "x-api-key"
 REASON_HEADER = "x-rejected-reason"
+TYPE_HEADER = "x-type"
 SIZE_HEADER = "x-original-size"
 #: Seconds from one look-up of unseen keys to the next, at least: however many wrong keys arrive, MongoDB is asked no
 #: more often, and each time about all that are held. A new key waits for so long at most.
@@ -231,6 +232,9 @@ class Intake:
         self._key_watch.refusal(refusal.code)
         reason = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
         headers = dated(reason, clock.now_ms(), record.app if record else None)
+        known_type = delivery.routing_key if is_type(delivery.routing_key) else ""
+        if known_type:
+            headers[TYPE_HEADER] = known_type
         if shown.size is not None:
             headers[SIZE_HEADER] = shown.size
         events: list[Event] = []
@@ -244,7 +248,7 @@ class Intake:
                     app=record.app,
                     id=job_id,
                     key_id=record.id,
-                    type=delivery.routing_key if is_type(delivery.routing_key) else "",
+                    type=known_type,
                     at=clock.now_ms(),
                     code=refusal.code,
                     message=refusal.sentence,

@@ -52,6 +52,11 @@ class Keyring:
         """
         record = (await self._store.get([key_id])).get(key_id)
         if record is None:
+            if whole := keys.parse(key_id):
+                raise KeyringError(
+                    f"that is a whole key: give its id alone, {whole}; a secret on a command line stays in the "
+                    "shell's history"
+                )
             shown = keys.redact(key_id.encode(errors="replace")).decode()
             raise KeyringError(f"no key {shown}; see: dispatcher keys list")
         return record

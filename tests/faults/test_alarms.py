@@ -13,7 +13,8 @@ import pytest
 from dev.rabbit import LocalRabbit
 from dispatcher import Client
 from dispatcher.client import PublishFailed
-from dispatcher.edges.amqp import Outgoing, Publisher
+from dispatcher.core.topology import Names, build
+from dispatcher.edges.amqp import Outgoing, Probe, Publisher
 from tests.faults.conftest import Servers
 from tests.proxy import Proxy
 from tests.support import eventually
@@ -135,3 +136,18 @@ async def test_a_client_is_told_that_the_broker_blocks(rabbit: LocalRabbit) -> N
         publisher = client._publisher
         assert publisher is not None
         assert publisher.unknown == 0
+
+
+async def test_doctor_asks_on_while_an_alarm_lasts(rabbit: LocalRabbit) -> None:
+    """What it publishes is not taken; what it only asks for is answered, since that goes another way."""
+    probe = Probe(rabbit.url, "alarmed")
+    await probe.open()
+    try:
+        async with alarm(rabbit):
+            _, reason, _ = await probe.accepts()
+            assert "memory" in reason
+            wanted = build(Names("nowhere."), ["default"])
+            found = await asyncio.wait_for(probe.declared(wanted), 10)
+        assert len(found.missing) == len(wanted.exchanges) + len(wanted.queues)
+    finally:
+        await probe.close()

@@ -72,6 +72,7 @@ def test_without_mongodb_every_key_counts_as_live(installed: Installation, tmp_p
     assert finished.code == 1
     assert "cannot reach MongoDB" in finished.err
     assert finished.out.endswith("unchecked\n")
+    assert "1 not known to be dead" in finished.err
     offline = check(installed, str(tmp_path / "a"), "--offline", "--json", **nowhere)
     assert offline.code == 1
     assert [found["state"] for found in offline.json] == ["unchecked"]

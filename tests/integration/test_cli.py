@@ -111,6 +111,10 @@ async def test_publish_says_accepted_refused_and_unanswered(shop: Shop) -> None:
     assert refused_json.json["status"] == "rejected"
     assert refused_json.json["error"]["code"] == "invalid_field"
     assert (await installation.finished("p-1"))["tags"] == ["x"]
+    (shown_refusal, _) = (await invoked(installation, "rejected", "list", "--json")).json
+    assert shown_refusal["type"] == "l.echo"
+    assert shown_refusal["app"]
+    assert shown_refusal["at"].endswith("Z")
 
 
 @pytest.mark.parametrize(

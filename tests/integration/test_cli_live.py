@@ -156,7 +156,7 @@ def _amqp(url: str, **changed: str) -> str:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"vhost": "nowhere"}, "no such virtual host; check the path of amqp.url"),
+        ({"vhost": "nowhere"}, "no such virtual host, or its user may not use it; check the path of amqp.url"),
         ({"password": "hush"}, "refused the user or password; check amqp.url"),
         ({"scheme": "amqps"}, "TLS failed"),
     ],

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from dispatcher.core import keys
-from dispatcher.core.admission import NOT_BUILT
+from dispatcher.core.admission import NOT_BUILT, is_type
 from dispatcher.core.refusals import Code
 from dispatcher.edges import clock
 from dispatcher.edges.mongo import Database, KeyStore
@@ -206,7 +206,8 @@ async def test_every_refusal(shop: Shop, case: Case) -> None:
     assert sentence
     body = case.body if isinstance(case.body, bytes) else json.dumps(case.body).encode()
     assert refusal.body == (body[:65_536] if len(body) > 262_144 else body)
-    assert refusal.headers.keys() <= {"x-rejected-reason", "x-original-size", "x-at", "x-app"}
+    assert refusal.headers.keys() <= {"x-rejected-reason", "x-original-size", "x-at", "x-app", "x-type"}
+    assert refusal.headers.get("x-type") == (case.type if is_type(case.type) else None)
     assert key is None or not refusal.holds(key)
     await shop.prove_alive()
 

@@ -59,7 +59,7 @@ async def queued(installation: Installation, count: int = 1) -> list[str]:
 def check_stripped(message: Taken, key: str) -> None:
     """It is a crashed_intake refusal, and nothing of the client's properties is left."""
     assert message.headers["x-rejected-reason"].startswith("crashed_intake: ")
-    assert message.headers.keys() - {"x-at", "x-app"} == {"x-rejected-reason"}
+    assert message.headers.keys() - {"x-at", "x-app", "x-type"} == {"x-rejected-reason"}
     assert not message.holds(key[-36:])
     assert message.properties.reply_to is None
 

@@ -72,6 +72,14 @@ async def test_rotating_again_works_where_the_new_secret_was_lost(installed: Ins
     assert shown[second["id"]]["expires_at"] >= shown[first["id"]]["expires_at"] > first["grace_until"]
 
 
+async def test_a_key_that_has_ended_is_not_said_to_be_accepted(installed: Installation) -> None:
+    """It can be rotated; what is said of it is that it ended."""
+    old = await create(installed, "--app", "late")
+    rotated = [await succeed(installed, "keys", "rotate", old["id"], "--grace", grace) for grace in ("1h", "0s")]
+    assert f"{old['id']} is accepted until" in rotated[0].err
+    assert f"{old['id']} is accepted no more" in rotated[1].err
+
+
 async def test_a_rotation_that_dies_between_its_writes_locks_nobody_out(installed: Installation) -> None:
     """The successor is there and nobody has its secret; the old key stays as it was, and the audit has the entry."""
     old = await create(installed, "--app", "torn")
@@ -125,6 +133,8 @@ async def test_every_change_has_its_entry_and_no_secret(installed: Installation)
     ]
     assert await entries(installed, "--app", "nobody") == []
     assert len(await entries(installed, "--app", "seen", "--since", "1d", "--limit", "2")) == 2
+    assert await entries(installed, "--app", "seen", "--since", "2100-01-01T00:00:00Z") == []
+    assert [e["action"] for e in await entries(installed, "--key", new["id"])] == ["key.revoked", "key.rotated"]
     stored = str(list(installed.db.audit.find()))
     for key in (made["key"], new["key"]):
         assert key[-36:] not in stored
@@ -162,15 +172,17 @@ async def test_show_has_one_key(installed: Installation) -> None:
     assert (shown["id"], shown["app"], shown["types"]) == (made["id"], "one", ["mail.*"])
     text = await succeed(installed, "keys", "show", made["id"])
     assert "mail.*" in text.out
+    for name, value in (("lanes", "all"), ("expires at", "never"), ("expiring", "no")):
+        assert f"{name:14} {value}\n" in text.out
     assert made["key"][-36:] not in text.out + str(shown)
 
 
 @pytest.mark.parametrize("action", ["show", "rotate", "revoke"])
 def test_a_key_that_is_not_there(installed: Installation, action: str) -> None:
-    """Exit code 1, the command that lists them, and no echo of a whole key given by mistake."""
+    """Exit code 1, the command that lists them; of a whole key given by mistake the id alone is said."""
     key, _ = keys.generate("live", lambda alphabet: alphabet[7])
-    for given in ("nobody", key):
+    for given, says in (("nobody", "dispatcher keys list"), (key, f"give its id alone, {keys.parse(key)};")):
         finished = invoke(installed, "keys", action, given)
         assert finished.code == 1
-        assert "dispatcher keys list" in finished.err
+        assert says in finished.err
         assert key[-36:] not in finished.err

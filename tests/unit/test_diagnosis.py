@@ -54,10 +54,12 @@ VERDICTS: list[tuple[Finding, Status, str]] = [
     (broker.broker_accepts(None, "low on disk"), FAILED, "low on disk"),
     (broker.broker_accepts(0.01, "low on memory"), FAILED, "low on memory"),
     (broker.broker_accepts(None, ""), FAILED, "does not confirm"),
+    (broker.broker_accepts(None, "", "ACCESS_REFUSED - to q"), FAILED, "may not publish: ACCESS_REFUSED"),
     (broker.topology([], 64), OK, "64"),
     (broker.topology(["p.a", "p.b", "p.c", "p.d", "p.e"], 64), FAILED, "p.a, p.b, p.c and 2 more"),
     (broker.arguments({}, {}, 64), OK, "64 as declared"),
     (broker.arguments({"p.rejected": "inequivalent arg 'x-max-length'"}, {}, 64), FAILED, "x-max-length"),
+    (broker.arguments({"p.jobs": "ACCESS_REFUSED - to p.jobs"}, {}, 64), FAILED, "may not declare p.jobs; of p.jobs"),
     (broker.arguments({}, {"p.rejected": "policy all: max-length=5"}, 64), WARNING, "max-length=5"),
     (broker.arguments({}, {}, 0), WARNING, "not checked"),
     (broker.delivery_limits({}, {}, 64), OK, "2147483647"),
@@ -83,7 +85,8 @@ VERDICTS: list[tuple[Finding, Status, str]] = [
     (broker.strays(NAMES, EMPTY | {NAMES.stray: 1}), FAILED, "1 messages in p.stray.v1"),
     (broker.strays(NAMES, {}), WARNING, "not checked"),
     (broker.unrecorded(NAMES, EMPTY), OK, "every event"),
-    (broker.unrecorded(NAMES, EMPTY | {NAMES.unrecorded: 2}), FAILED, "2 messages"),
+    (broker.unrecorded(NAMES, EMPTY | {NAMES.unrecorded: 2}), FAILED, "2 messages in"),
+    (broker.unrecorded(NAMES, EMPTY | {NAMES.unrecorded: 1}), FAILED, "1 message in"),
     (broker.unrecorded(NAMES, {}), WARNING, "not checked"),
     (broker.filling("rejected", 10, REJECTED_LIMITS, 3, "look"), OK, "10 of at most 100000, 3 in the last hour"),
     (broker.filling("rejected", 10, REJECTED_LIMITS, None, "look"), OK, "10 of at most 100000"),
@@ -131,13 +134,23 @@ def local_findings() -> Iterator[Finding]:
     yield from Local(["/here/schemas/__init__.py"], "a:b", {"x": None}).findings()
 
 
+def test_a_right_that_lacks_is_mended_by_rights() -> None:
+    """Declaring anew helps nobody who may not declare."""
+    refusal = "ACCESS_REFUSED - access to exchange 'p.due.v1' in vhost '/' refused for user 'low'"
+    found = broker.arguments({"p.jobs": refusal}, {}, 64), broker.routes(None, refusal, None)
+    assert ["set_permissions" in finding.fix for finding in (*found, broker.broker_accepts(None, "", refusal))] == [
+        True
+    ] * 3
+    assert broker.routes(None, "NOT_FOUND", None).fix == broker.APPLY
+
+
 def test_what_is_on_this_machine_is_judged_too() -> None:
     """A module that hides ours is named, and so is what keeps a registry from being loaded."""
     found = [(f.check, f.status, f.fix) for f in local_findings()]
     assert found == [
         ("names", OK, ""),
         ("names", WARNING, "rename config, or put it inside a package of your own"),
-        ("handlers", FAILED, "mend the module; the sentence says what is wrong"),
+        ("handlers", FAILED, "mend what it says; run the command in the folder of the module"),
         ("names", WARNING, "rename schemas, or put it inside a package of your own"),
         ("handlers", OK, ""),
     ]

@@ -60,6 +60,10 @@ ERROR = {"type": "ConnectionError", "message": "the other\x1b side\nhung up"}
             ["1 attempt of this run", "stands in its handler", "65 s ago", "waits for a worker"],
         ),
         (make_doc("scheduled", due_at=NOW + 3_600_000), ["in 60 min"]),
+        (
+            make_doc("scheduled", due_at=NOW + 8_000, error={"type": "no_handler", "message": "a worker had none"}),
+            ["Before that: no_handler", "needs a handler for each type", "in 3.0 s"],
+        ),
         (make_doc("waiting"), ["waits for the jobs it depends on"]),
         (make_doc("buffered"), ["a member of a group"]),
         (

@@ -12,7 +12,7 @@ import pytest
 import config
 from consumers import Context, Registry
 from consumers.executor import Executor
-from consumers.loading import LoadError, clashes, load_registry
+from consumers.loading import COMMON_NAMES, LoadError, clashes, load_registry
 from schemas import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,11 +94,13 @@ def test_a_project_with_a_module_of_our_name_is_told_what_clashes(project: Proje
     assert "rename yours" in str(caught.value)
 
 
-def test_a_package_of_our_name_counts_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", COMMON_NAMES)
+def test_a_package_of_our_name_counts_as_well(tmp_path: Path, name: str) -> None:
     """config/__init__.py is as much a clash as config.py; our own folder is none."""
-    (tmp_path / "schemas").mkdir()
-    (tmp_path / "schemas" / "__init__.py").touch()
-    assert clashes(tmp_path) == [str(tmp_path / "schemas" / "__init__.py")]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    (tmp_path / f"{name}s.py").touch()
+    assert clashes(tmp_path) == [str(tmp_path / name / "__init__.py")]
     assert config.__file__ is not None
     assert clashes(ROOT) == []
     assert clashes(tmp_path / "nowhere") == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,10 @@ def test_no_series_tells_when_it_was_made() -> None:
     """It would double the page and says nothing that the process's start does not."""
     metrics.of(metrics.starts, "default", "high").inc()
     assert "_created" not in metrics.render()[0].decode()
+
+
+def test_a_process_without_keys_raises_no_alarm() -> None:
+    """The time until the first key ends is infinite where no key is known; 0 would say: now."""
+    command = "from dispatcher.edges import metrics; print(metrics.render()[0].decode())"
+    page = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert "\ndispatcher_key_first_expiry_seconds +Inf\n" in page

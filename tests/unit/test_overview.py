@@ -54,3 +54,13 @@ def test_news_are_told_once() -> None:
     assert [line for _, line in news(first, second)] == [
         "run 1, attempt 2 started on host-1", "run 1, attempt 2 succeeded", "state succeeded",
     ]  # fmt: skip
+
+
+def test_what_happens_in_one_millisecond_is_told_in_its_order() -> None:
+    """A start before its end, a state after what led to it."""
+    attempt = _attempt(1, "failed")
+    doc = make_doc("failed", attempts=[attempt | {"finished_at": attempt["started_at"]}], seq=2)
+    doc |= {"accepted_at": attempt["started_at"], "finished_at": attempt["started_at"]}
+    assert [line.split(":")[0] for _, line in news(None, doc)] == [
+        "accepted", "run 1, attempt 1 started on host-1", "run 1, attempt 1 failed", "state failed",
+    ]  # fmt: skip

@@ -11,6 +11,9 @@ from dispatcher.core.topology import DAY_MS, DELIVERY_LIMIT, Names
 from schemas import PRIORITIES
 
 APPLY = "run: dispatcher topology apply"
+#: What the broker says where the user may not, and what mends it.
+REFUSED = "ACCESS_REFUSED"
+RIGHTS = "give its user all three rights: rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'"
 
 #: The first version whose quorum queues dead-letter at least once, and the last minor version that was tried.
 OLDEST, NEWEST = (3, 10), (4, 3)
@@ -59,8 +62,14 @@ def broker_features(text: str, capabilities: Mapping[str, Any], flag: bool | Non
     return fine(check, "confirms, returns, and at-least-once dead-lettering")
 
 
-def broker_accepts(seconds: float | None, alarm: str) -> Finding:
-    """Whether the broker took a message; ``seconds`` until it confirmed, or None, and an alarm's reason."""
+def broker_accepts(seconds: float | None, alarm: str, refusal: str = "") -> Finding:
+    """Whether the broker took a message.
+
+    Args:
+        seconds: until it confirmed, or None.
+        alarm: an alarm's reason.
+        refusal: what the broker said, where it said something.
+    """
     check = "broker-accepts"
     if alarm:
         return failed(
@@ -68,6 +77,8 @@ def broker_accepts(seconds: float | None, alarm: str) -> Finding:
             f"an alarm blocks publishing: {alarm}",
             "give RabbitMQ memory or disk space, or raise its limits; publishing goes on by itself",
         )
+    if REFUSED in refusal:
+        return failed(check, f"the user may not publish: {refusal}", RIGHTS)
     if seconds is None:
         return failed(check, "RabbitMQ does not confirm a message", "look at RabbitMQ's log and its disk")
     return fine(check, f"confirmed after {seconds * 1000:.0f} ms")
@@ -83,6 +94,10 @@ def topology(missing: Sequence[str], number: int) -> Finding:
 def arguments(different: Mapping[str, str], policies: Mapping[str, str], compared: int) -> Finding:
     """Whether what exists is as declared. ``different``: the broker's sentence by name; ``policies``: by queue."""
     check = "arguments"
+    refused = {name: sentence for name, sentence in different.items() if REFUSED in sentence}
+    if refused:
+        name, sentence = next(iter(refused.items()))
+        return failed(check, f"the user may not declare {_some(list(refused))}; of {name}: {sentence}", RIGHTS)
     if different:
         name, sentence = next(iter(different.items()))
         return failed(
@@ -118,7 +133,7 @@ def routes(seconds: float | None, problem: str, missing: Sequence[str] | None) -
     """Whether a message went through the ladder, and which bindings lack (None: they could not be listed)."""
     check = "routes"
     if problem:
-        return failed(check, f"the delay ladder: {problem}", APPLY)
+        return failed(check, f"the delay ladder: {problem}", RIGHTS if REFUSED in problem else APPLY)
     if missing:
         return failed(check, f"bindings are missing: {_some(missing)}", APPLY)
     through = f"a message left the delay ladder after {(seconds or 0) * 1000:.0f} ms"
@@ -180,8 +195,8 @@ def unrecorded(names: Names, ready: Mapping[str, int]) -> Finding:
     if number:
         return failed(
             "unrecorded",
-            f"{number} messages in {names.unrecorded}: history lacks these events",
-            "read the header x-error of these messages; when its cause is mended, purge the queue",
+            f"{number} message{'' if number == 1 else 's'} in {names.unrecorded}: history lacks these events",
+            "run: dispatcher unrecorded list; when the cause is mended, purge the queue",
         )
     return fine("unrecorded", "history has every event")
 

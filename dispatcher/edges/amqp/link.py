@@ -60,7 +60,10 @@ def explain(error: BaseException, url: str) -> str:
         return f"RabbitMQ at {shown}: TLS failed ({text}); check amqp:// or amqps://, the port and the certificate"
     # the broker answers the opening of a virtual host by closing; aiormq tells only that it expected another frame
     if "vhost" in text or "Connection.OpenOk" in text:
-        return f"RabbitMQ at {shown} has no such virtual host; check the path of amqp.url (DISPATCHER_AMQP__URL)"
+        return (
+            f"RabbitMQ at {shown} has no such virtual host, or its user may not use it; check the path of amqp.url "
+            "(DISPATCHER_AMQP__URL), and `rabbitmqctl list_permissions -p VHOST`"
+        )
     return f"cannot use RabbitMQ at {shown} ({name}: {text}); is it running, is amqp.url right?"
 
 

@@ -129,19 +129,29 @@ class Probe:
             await close(connection)
         return None
 
-    async def accepts(self) -> tuple[float | None, str]:
-        """Seconds until the broker confirmed a message to the probe's own queue, or None; and an alarm's reason."""
+    async def accepts(self) -> tuple[float | None, str, str]:
+        """Seconds until the broker confirmed a message to the probe's own queue, or None; an alarm; what it said.
+
+        On a connection of its own: while an alarm lasts, the broker reads nothing more from one that has published.
+        """
         alarm = Alarm("dispatcher doctor")
         try:
-            outer = await self._outer(confirms=True)
+            connection = await connect(self._url, "dispatcher doctor")
+        except _FAULTS as error:
+            return None, "", str(error)
+        try:
+            outer = connection.channel(publisher_confirms=True)
+            await outer.initialize(timeout=ANSWER_TIMEOUT)
             underlay = await outer.get_underlay_channel()
             alarm.follow(underlay.connection)
             queue = await outer.declare_queue(exclusive=True, timeout=ANSWER_TIMEOUT)
             began = time.monotonic()
             await outer.default_exchange.publish(Message(b""), queue.name, timeout=ACCEPT_TIMEOUT)
-            return time.monotonic() - began, alarm.reason
-        except _FAULTS:
-            return None, alarm.reason
+            return time.monotonic() - began, alarm.reason, ""
+        except _FAULTS as error:
+            return None, alarm.reason, str(error)
+        finally:
+            await close(connection)
 
     async def through_ladder(self, names: Names) -> tuple[float | None, str]:
         """Seconds that a message took through the lowest level of the ladder; or why it did not come out."""

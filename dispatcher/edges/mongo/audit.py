@@ -22,17 +22,20 @@ from dispatcher.edges.mongo.client import Database, DatabaseAway
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which entries; None: any. ``since`` is in milliseconds since the epoch."""
+    """Which entries; None: any. ``since`` is in milliseconds since the epoch; ``key``: the new one's too."""
 
     app: str | None = None
     action: str | None = None
     since: int | None = None
+    key: str | None = None
 
     def query(self) -> dict[str, Any]:
         """As MongoDB has it."""
         query: dict[str, Any] = {
             name: value for name, value in (("app", self.app), ("action", self.action)) if value is not None
         }
+        if self.key is not None:
+            query["$or"] = [{"key_id": self.key}, {"details.replaced_by": self.key}]
         if self.since is not None:
             query["at"] = {"$gte": DatetimeMS(self.since)}
         return query

@@ -66,9 +66,10 @@ class _Broker:
         return [broker.broker_features(probe.version, probe.capabilities, await probe.stream_flag())]
 
     async def _accepts_and_routes(self) -> list[Finding]:
-        taken, alarm = await self._probe.accepts()
-        accepts = broker.broker_accepts(taken, alarm)
-        if taken is None:
+        taken, alarm, refusal = await self._probe.accepts()
+        accepts = broker.broker_accepts(taken, alarm, refusal)
+        if taken is None or alarm:
+            # under an alarm a message would wait, and leave the ladder when nobody takes it any more
             return [accepts, unchecked("routes", "RabbitMQ takes no messages")]
         return [accepts, *await guarded(("routes",), self._routes)]
 

@@ -31,7 +31,9 @@ class Local:
         """The findings about it."""
         found = [_names(self.clashes)]
         if self.load_error:
-            found.append(failed("handlers", self.load_error, "mend the module; the sentence says what is wrong"))
+            found.append(
+                failed("handlers", self.load_error, "mend what it says; run the command in the folder of the module")
+            )
         elif self.target is not None:
             found.append(fine("handlers", f"{self.target}: {len(self.handlers or {})} handlers"))
         return found

@@ -1,0 +1,50 @@
+"""``dispatcher publish`` where nobody answers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, ClassVar
+
+import pytest
+from click.testing import CliRunner
+
+from dispatcher.cli.main import main
+
+publish = importlib.import_module("dispatcher.cli.publish")
+
+
+class Unanswered:
+    """A client whose jobs are published, and never answered."""
+
+    ids: ClassVar[list[str | None]] = []
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def __aenter__(self) -> Unanswered:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        pass
+
+    async def submit(self, *_: Any, id: str | None, **__: Any) -> None:
+        """Take the job."""
+        self.ids.append(id)
+        raise TimeoutError
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_what_nobody_answered_has_an_id_to_look_for(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """The job is on its way: exit code 0, the id on stdout, what is not known on stderr."""
+
+    async def reached(_: str) -> None:
+        pass
+
+    monkeypatch.setattr(publish, "Client", Unanswered)
+    monkeypatch.setattr(publish, "check_broker", reached)
+    finished = CliRunner().invoke(main, ["publish", "a.b", *options], env={"DISPATCHER_API_KEY": "a key"})
+    assert finished.exit_code == 0
+    sent = Unanswered.ids[-1]
+    assert sent
+    assert sent in finished.stdout
+    assert "published" in finished.stderr + finished.stdout
