@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import aio_pika
@@ -93,6 +94,32 @@ async def connect(url: str, name: str, heartbeat: int = 30) -> AbstractConnectio
         client_properties={"connection_name": name},
         connection_class=_Connection,
     )
+
+
+@asynccontextmanager
+async def brief_connection(url: str, purpose: str) -> AsyncIterator[AbstractConnection]:
+    """A connection for the length of a block; what goes wrong with it is told in a sentence.
+
+    Raises:
+        BrokerError: the broker is away, or refused something inside the block.
+    """
+    try:
+        connection = await connect(url, f"dispatcher {purpose}")
+    except (AMQPError, OSError, TimeoutError, ValueError) as error:
+        raise BrokerError(explain(error, url)) from None
+    try:
+        yield connection
+    except (AMQPError, OSError, TimeoutError, RuntimeError) as error:  # aiormq's word for a closed channel is the last
+        raise BrokerError(explain(error, url)) from None
+    finally:
+        await close(connection)
+
+
+async def open_channel(connection: AbstractConnection) -> tuple[AbstractChannel, Channel]:
+    """A channel without confirms: aio-pika's, to be held on to, and aiormq's below it, whose calls cost less."""
+    outer = connection.channel(publisher_confirms=False)
+    await outer.initialize()
+    return outer, cast(Channel, await outer.get_underlay_channel())
 
 
 class Link:
@@ -269,8 +296,5 @@ async def check_broker(url: str) -> None:
     Raises:
         BrokerError: it did not work; the sentence says why.
     """
-    try:
-        connection = await connect(url, "dispatcher check")
-    except (TimeoutError, AMQPError, OSError, ValueError) as error:
-        raise BrokerError(explain(error, url)) from None
-    await close(connection)
+    async with brief_connection(url, "check"):
+        pass

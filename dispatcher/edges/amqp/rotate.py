@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
-from aio_pika.exceptions import AMQPError
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from dispatcher.edges.amqp.link import BrokerError, close, connect, explain
+from dispatcher.edges.amqp.link import BrokerError, brief_connection, open_channel
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 
 #: Headers that a parked message may carry; everything else there is the broker's.
@@ -80,21 +79,11 @@ async def rotate(
     Raises:
         BrokerError: the broker is away, or there is no such queue. What was not acknowledged is still there.
     """
-    try:
-        connection = await connect(url, f"dispatcher rotate {queue}")
-    except (AMQPError, OSError, TimeoutError, ValueError) as error:
-        raise BrokerError(explain(error, url)) from None
-    try:
-        outer = connection.channel(publisher_confirms=False)
-        await outer.initialize()
-        channel = await outer.get_underlay_channel()
-        rotation = _Rotation(cast(Channel, channel), queue, publisher, plan)
+    async with brief_connection(url, f"rotate {queue}") as connection:
+        _outer, channel = await open_channel(connection)
+        rotation = _Rotation(channel, queue, publisher, plan)
         await rotation.run(window, progress)
         return rotation.state
-    except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
-        raise BrokerError(explain(error, url)) from None
-    finally:
-        await close(connection)
 
 
 @dataclass(slots=True)
