@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 def _env_file(found: Servers, programs: Path) -> Iterator[None]:
     """A file to source, while we run: where the servers are, and our programs on PATH."""
     variables = found.environment() | {"AMQP_URL": found.amqp_url}
+    if found.management_url:
+        variables["DISPATCHER_AMQP__MANAGEMENT_URL"] = found.management_url
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     ENV_FILE.parent.mkdir(exist_ok=True)
     ENV_FILE.write_text("\n".join([*lines, f'export PATH={shlex.quote(str(programs))}:"$PATH"', ""]), encoding="utf-8")

@@ -73,7 +73,7 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
 @click.option("--app", help="The application, where several have this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(job_id: str, app: str | None, as_json: bool) -> None:
-    """Show a job and the timeline of its attempts. ID may be APP:ID."""
+    """Show a job, the timeline of its attempts, and the traceback of the last that failed. ID may be APP:ID."""
     doc = run_operation(lambda operations: operations.find(job_id, app))
     if as_json:
         output.emit_json(output.with_times(doc))
@@ -82,7 +82,7 @@ def show(job_id: str, app: str | None, as_json: bool) -> None:
 
 
 def show_job(doc: Document) -> None:
-    """A job for people: its fields, then its attempts."""
+    """A job for people: its fields, its attempts, and the traceback of the last that failed."""
     fields: list[tuple[str, Any]] = [
         ("job", doc["_id"]),
         ("type", doc["type"]),
@@ -107,6 +107,10 @@ def show_job(doc: Document) -> None:
         [">run", ">attempt", ">started after", ">ran", "outcome", "error", "worker"],
         _timeline(doc),
     )
+    for attempt in reversed(doc["attempts"]):
+        if trace := (attempt.get("error") or {}).get("traceback"):
+            output.paragraph([f"Traceback of run {attempt['run']}, attempt {attempt['n']}:", *trace.splitlines()])
+            break
 
 
 def _progress(progress: Document) -> str:

@@ -189,6 +189,9 @@ async def test_retry_and_replay_start_second_runs(shop: Shop) -> None:
     world["broken"] = False
     dead = (await invoked(installation, "dead", "list", "--json")).json
     assert {job["id"] for job in dead} == {"replayed", "retried", "left"}
+    detail = await succeed(installation, "jobs", "show", "left")
+    assert "Traceback of run 1, attempt 2:\n" in detail.out
+    assert dead[0]["error"]["message"] in detail.out.partition("Traceback of")[2]
     replayed = await succeed(installation, "dead", "replay", "replayed", "--json")
     retried = await succeed(installation, "jobs", "retry", "retried", "--json")
     assert replayed.json == {"app": "shop", "id": "replayed", "run": 2}

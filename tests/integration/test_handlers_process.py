@@ -75,10 +75,12 @@ async def test_a_type_without_a_handler_is_put_off_then_failed_and_parked(
     """No attempt is spent, and none is made."""
     (tmp_path / "grace_handlers.py").write_text(HANDLERS)
     key, settings = await installed.create_key(), installed.settings
-    env = {"DISPATCHER_WORKER__NO_HANDLER_DELAY": "0.25", "DISPATCHER_WORKER__NO_HANDLER_LIMIT": "1"}
+    env = {"DISPATCHER_WORKER__NO_HANDLER_DELAY": "0.25", "DISPATCHER_WORKER__NO_HANDLER_LIMIT": "2"}
     worker = ServiceProcess(installed, "worker", "grace_handlers:jobs", env=env, folder=tmp_path)
     async with run_services(Intake(settings), Recorder(settings)), worker:
         installed.publish("g.nobody", {"id": "nobody"}, key)
+        waiting = {"_id": "shop:nobody", "state": "scheduled", "error.type": "no_handler"}
+        await eventually(lambda: installed.db.jobs.find_one(waiting), "history says why it waits")
         document = await installed.finished("nobody")
     assert (document["state"], document["error"]["type"], document["attempts"]) == ("failed", "no_handler", [])
     assert document["finished_at"].timestamp() - document["accepted_at"].timestamp() >= 1
