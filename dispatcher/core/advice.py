@@ -25,5 +25,5 @@ REFUSALS: dict[Code, str] = {
     Code.INVALID_FIELD: "the sentence names the field and the rule",
     Code.UNKNOWN_LANE: "use a lane of the configuration's `lanes`",
     Code.RATE_LIMITED: "publish more slowly",
-    Code.CRASHED_INTAKE: "after a missing queue, `dispatcher topology apply`; publish it again; a second time, it is a bug",
+    Code.CRASHED_INTAKE: "if a queue was missing, `dispatcher topology apply`; publish it again; then it is a bug",
 }
