@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from config.base import Count, Days, Name, Seconds, Section, SettingsError, unknown_setting
 from config.types import Types, check_types
@@ -21,10 +22,22 @@ NOT_SETTINGS = {CONFIG_FILE_VARIABLE, "DISPATCHER_API_KEY"}
 DEFAULTS = Path(__file__).with_name("default.yaml")
 
 
+def _broker_url(url: SecretStr) -> SecretStr:
+    """Refuse what is no address of RabbitMQ, without repeating it."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        usable = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("write amqp://user:password@host:5672/vhost (amqps:// for TLS), with %-escapes where needed")
+    return url
+
+
 class Amqp(Section):
     """Where RabbitMQ is and what every name there begins with."""
 
-    url: SecretStr
+    url: Annotated[SecretStr, AfterValidator(_broker_url)]
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
     publish_timeout: Seconds
     heartbeat: Annotated[int, Field(ge=5, le=600)]

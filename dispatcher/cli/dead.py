@@ -10,7 +10,7 @@ from dispatcher.cli import output
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.jobs import report_run, show_jobs
-from dispatcher.cli.session import run_operation
+from dispatcher.cli.session import run_operation, told
 from dispatcher.core.dead_groups import DeadGroups, Group
 from dispatcher.services.operations import Operations, dead_ones
 from dispatcher.services.replaying import replay_matching
@@ -33,9 +33,10 @@ def list_dead(limit: int, flat: bool, groups: bool, as_json: bool, **options: An
     if flat and groups:
         raise click.UsageError("--flat and --groups exclude each other")
     if flat or (as_json and not groups):
-        show_jobs(run_operation(lambda operations: operations.dead(where, limit)), as_json)
+        show_jobs(run_operation(told(where, lambda operations: operations.dead(where, limit))), as_json)
     else:
-        show_groups(run_operation(lambda operations: operations.dead_groups(where)), limit, as_json)
+        found = run_operation(told(where, lambda operations: operations.dead_groups(where)))
+        show_groups(found, limit, as_json)
 
 
 def show_groups(found: DeadGroups, limit: int, as_json: bool) -> None:

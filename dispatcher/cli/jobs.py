@@ -11,7 +11,7 @@ from dispatcher.cli import cancelling, output, rescheduling
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.erase import erase
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
-from dispatcher.cli.session import run_operation
+from dispatcher.cli.session import run_operation, told
 from dispatcher.core.explaining import explain
 from dispatcher.core.history import Document
 from dispatcher.edges import clock
@@ -38,7 +38,7 @@ jobs.add_command(erase)
 def list_jobs(limit: int, as_json: bool, **options: Any) -> None:
     """List jobs, the last accepted first."""
     where = read_filter(options)
-    found = run_operation(lambda operations: operations.jobs.search(where, limit))
+    found = run_operation(told(where, lambda operations: operations.jobs.search(where, limit)), ages=not as_json)
     show_jobs(found, as_json)
 
 
@@ -74,7 +74,7 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(job_id: str, app: str | None, as_json: bool) -> None:
     """Show a job, the timeline of its attempts, and the traceback of the last that failed. ID may be APP:ID."""
-    doc = run_operation(lambda operations: operations.find(job_id, app))
+    doc = run_operation(lambda operations: operations.find(job_id, app), ages=not as_json)
     if as_json:
         output.emit_json(output.with_times(doc))
         return

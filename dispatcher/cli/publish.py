@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from config import Settings
 from dispatcher.cli import output
-from dispatcher.cli.session import settings
+from dispatcher.cli.filters import lanes
+from dispatcher.cli.session import settings, warn_of_skew
 from dispatcher.client import Client, Receipt
+from dispatcher.core.timing import parse_time
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import check_broker
+from dispatcher.edges.mongo import Database, DatabaseError, clock_ahead
 from schemas import PRIORITIES
 
 KEY_VARIABLE = "DISPATCHER_API_KEY"
 #: Options that are fields of the message as they are.
+#: Seconds, after the job was published, to wait for MongoDB's time.
+CLOCK_TIMEOUT = 0.5
 _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeout")
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter("write a number of seconds, for example 90")
+    return value
+
+
+def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and parse_time(value) is None:
+        raise click.BadParameter("write a time with its offset: 2026-11-26T18:00:00+01:00")
+    return value
 
 
 @click.command()
@@ -28,12 +50,19 @@ _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeou
 @click.argument("payload", default="{}", metavar="[PAYLOAD]")
 @click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")
-@click.option("--lane", help="Work queue family.")
-@click.option("--delay", type=float, help="Seconds from now, at most a year.")
-@click.option("--run-at", metavar="TIME", help="When to start, RFC 3339 with its offset; the past means now.")
-@click.option("--expires", type=float, help="Seconds after which it must not start any more.")
-@click.option("--deadline", type=float, help="Seconds within which it should have finished: measured, not enforced.")
-@click.option("--timeout", type=float, help="Seconds for one attempt.")
+@click.option("--lane", shell_complete=lanes, help="Work queue family.")
+@click.option("--delay", type=float, callback=_seconds, help="Seconds from now, at most a year.")
+@click.option(
+    "--run-at", metavar="TIME", callback=_time, help="When to start, RFC 3339 with its offset; the past means now."
+)
+@click.option("--expires", type=float, callback=_seconds, help="Seconds after which it must not start any more.")
+@click.option(
+    "--deadline",
+    type=float,
+    callback=_seconds,
+    help="Seconds within which it should have finished: measured, not enforced.",
+)
+@click.option("--timeout", type=float, callback=_seconds, help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option(
@@ -91,13 +120,38 @@ async def _publish(key: str, job_type: str, payload: Any, job_id: str, fields: d
     loaded = settings()
     url = loaded.amqp.url.get_secret_value()
     await check_broker(url)
-    async with Client(url, key, prefix=loaded.amqp.prefix, timeout=wait or 30) as client:
+    async with (
+        _clock_checked(loaded, "run_at" in fields),
+        Client(url, key, prefix=loaded.amqp.prefix, timeout=wait or 30) as client,
+    ):
         if not wait:
             return Receipt(await client.publish(job_type, payload, id=job_id, **fields), True, message="not waited for")
         try:
             return await client.submit(job_type, payload, id=job_id, wait=wait, **fields)
         except TimeoutError:
             return Receipt(job_id, True, message=f"intake has not answered within {wait:g} s; is it running?")
+
+
+@asynccontextmanager
+async def _clock_checked(loaded: Settings, compared: bool) -> AsyncIterator[None]:
+    """Beside what is inside, MongoDB is asked for its time: ``--run-at`` was written by this machine's clock.
+
+    A delay needs no clock of ours. Who publishes need not reach MongoDB: nothing is said then.
+    """
+    if not compared:
+        yield
+        return
+    database = Database(loaded.mongo.url.get_secret_value(), loaded.mongo.database)
+    asking = asyncio.create_task(clock_ahead(database))
+    try:
+        yield
+        with contextlib.suppress(DatabaseError, TimeoutError):
+            async with asyncio.timeout(CLOCK_TIMEOUT):
+                warn_of_skew(await asking, "the job starts at --run-at by MongoDB's")
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        database.close()
 
 
 def _report(receipt: Receipt, as_json: bool) -> None:

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from config import Settings, load_settings
 from dispatcher.cli.output import say
+from dispatcher.core.filters import JobFilter
 from dispatcher.edges import log
 from dispatcher.edges.amqp import check_broker
 from dispatcher.edges.mongo import explained
+from dispatcher.services.hints import hints
 from dispatcher.services.operations import Operations
 
 Result = TypeVar("Result")
@@ -45,18 +47,33 @@ def run_operation(
         async with _operations(loaded, publishes) as operations:
             with explained(loaded.mongo.url.get_secret_value()):
                 if ages:
-                    await warn_of_skew(operations)
+                    warn_of_skew(await operations.clock_ahead())
                 return await action(operations)
 
     return asyncio.run(run())
 
 
-async def warn_of_skew(operations: Operations) -> None:
-    """Say on stderr that this machine's clock and that of MongoDB's server differ."""
-    ahead, uncertain = await operations.clock_ahead()
+def warn_of_skew(measured: tuple[float, float] | None, what: str = "ages are wrong by that") -> None:
+    """Say on stderr that this machine's clock and that of MongoDB's server differ: by so much, so uncertain."""
+    ahead, uncertain = measured or (0.0, 0.0)
     if abs(ahead) - uncertain > MAX_SKEW:
         word = "ahead of" if ahead > 0 else "behind"
-        say(f"warning: this machine's clock is {abs(ahead):.1f} s {word} MongoDB's; ages are wrong by that: check NTP")
+        say(f"warning: this machine's clock is {abs(ahead):.1f} s {word} MongoDB's; {what}: check NTP")
+
+
+def told(
+    where: JobFilter, search: Callable[[Operations], Awaitable[Result]]
+) -> Callable[[Operations], Awaitable[Result]]:
+    """A search that says on stderr, where it finds nothing, which words of the filter nothing has."""
+
+    async def action(operations: Operations) -> Result:
+        found = await search(operations)
+        if not found:
+            for hint in await hints(operations, where) or [f"no such jobs in the database {operations.database}"]:
+                say(hint)
+        return found
+
+    return action
 
 
 @asynccontextmanager

@@ -32,6 +32,9 @@ from schemas import JobState
 def watch(job_id: str, app: str | None, timeout: float | None, wait: float, interval: float, as_json: bool) -> None:
     """Follow a job, with a line for whatever happens, until it ends. JOB may be APP:ID.
 
+    It reads the job's document from history every --interval seconds; what ends and starts again in between is told
+    afterwards, with its times. Ctrl-C leaves, and changes nothing.
+
     Exit code 0 if it succeeded, else 1; 1 too where it has not ended within --timeout.
     """
     until = None if timeout is None else time.monotonic() + timeout
@@ -55,10 +58,11 @@ async def _appearance(operations: Operations, job_id: str, app: str | None, wait
     """The job, once history has it."""
     until = time.monotonic() + wait
     while True:
+        over = time.monotonic() >= until
         try:
-            return await operations.find(job_id, app)
+            return await operations.find(job_id, app, hint=over)
         except OperationError:
-            if time.monotonic() >= until:
+            if over:
                 raise
         await asyncio.sleep(min(interval, max(until - time.monotonic(), 0)))
 

@@ -57,6 +57,9 @@ class DeadGroups:
         #: Jobs whose groups are too many to be held.
         self.others = 0
 
+    def __len__(self) -> int:
+        return len(self._groups)
+
     def add(self, job: Mapping[str, Any]) -> None:
         """Count a dead job, a document of history with ``_id``, ``type``, ``error`` and its times."""
         found = fingerprint(job.get("error") or {})

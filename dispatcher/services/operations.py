@@ -15,6 +15,7 @@ from dispatcher.core.errors import DispatcherError
 from dispatcher.core.filters import JobFilter
 from dispatcher.core.history import Document
 from dispatcher.core.lifecycle import PARKED, RERUNNABLE
+from dispatcher.core.nearest import nearest
 from dispatcher.core.outcome import new_run
 from dispatcher.core.topology import Names, work_key
 from dispatcher.edges import clock
@@ -29,10 +30,13 @@ from dispatcher.edges.mongo import (
     ScheduledStore,
     StatisticsStore,
     UsageStore,
-    server,
+    clock_ahead,
 )
 from schemas import Event, JobState, Rerun, WorkMessage
 from schemas.events import about, encode_batches
+
+#: How many of the last jobs are looked through for an id that was meant.
+RECENT = 1_000
 
 
 class OperationError(DispatcherError):
@@ -54,6 +58,7 @@ class Operations:
     def __init__(self, settings: Settings) -> None:
         amqp = settings.amqp
         self.lanes = settings.lanes
+        self.database = settings.mongo.database
         self.max_body_bytes = settings.intake.max_body_bytes
         self.names = Names(amqp.prefix)
         self.url = amqp.url.get_secret_value()
@@ -74,11 +79,10 @@ class Operations:
 
     async def clock_ahead(self) -> tuple[float, float]:
         """By how many seconds our clock is ahead of the database server's, and how far off that may be."""
-        asked = await server(self._database)
-        return asked.ahead, asked.uncertain
+        return await clock_ahead(self._database)
 
-    async def find(self, job_id: str, app: str | None = None) -> Document:
-        """One job, by id or ``app:id``.
+    async def find(self, job_id: str, app: str | None = None, *, hint: bool = True) -> Document:
+        """One job, by id or ``app:id``; with ``hint``, the error names the recent job whose id is nearest.
 
         Raises:
             OperationError: there is none, or several apps have that id.
@@ -88,11 +92,17 @@ class Operations:
         apps = [app] if app else sorted({*await self.keys.apps(), *await self.jobs.apps()})
         found = await self.jobs.find_by_id(apps, job_id)
         if not found:
-            raise OperationError(f"no job {job_id} in history (yet); see: dispatcher jobs list")
+            meant = await self._meant(job_id, apps) if hint else ""
+            raise OperationError(f"no job {job_id} in history (yet){meant or '; see: dispatcher jobs list'}")
         if len(found) > 1:
             names = ", ".join(doc["app"] for doc in found)
             raise OperationError(f"several apps have a job {job_id} ({names}); name one with --app")
         return found[0]
+
+    async def _meant(self, job_id: str, apps: Iterable[str]) -> str:
+        recent = {job: f"{app}:{job}" for app, job in reversed(await self.jobs.recent_ids(apps, RECENT)) if job}
+        meant = nearest(job_id, recent)
+        return f"; did you mean {recent[meant]}?" if meant else ""
 
     async def dead(self, where: JobFilter, limit: int) -> list[Document]:
         """Jobs that ended failed or timed out, the last accepted first."""

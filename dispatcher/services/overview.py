@@ -9,7 +9,7 @@ from dispatcher.core.overview import HistoryLook, Look
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import QueueCounts
-from dispatcher.edges.mongo import Database, DatabaseError, accepted_between, oldest_queued, running
+from dispatcher.edges.mongo import Database, DatabaseError, accepted_between, clock_ahead, oldest_queued, running
 
 #: What is accepted reaches history within this time; rates are of the time before, in milliseconds.
 BEHIND_MS = 1_500
@@ -35,6 +35,13 @@ class Overview:
         counts, history = await asyncio.gather(self._counts.read(self._queues), self._history(since or now, now))
         queues = {name: None if count is None else (count.ready, count.consumers) for name, count in counts.items()}
         return Look(now, queues, history)
+
+    async def clock_ahead(self) -> tuple[float, float] | None:
+        """By how many seconds our clock is ahead of MongoDB's, and how far off that may be; None while it is away."""
+        try:
+            return await clock_ahead(self._database)
+        except DatabaseError:
+            return None
 
     async def _history(self, since: int, now: int) -> HistoryLook | None:
         try:

@@ -16,8 +16,10 @@ import pytest
 from consumers import Registry, Retry
 from consumers.worker import Worker
 from dispatcher.cli import output, session
+from dispatcher.cli import publish as publish_module
 from dispatcher.edges import mongo
 from dispatcher.services import operations as operations_module
+from dispatcher.services import overview as overview_module
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
 from tests.conftest import run_services
@@ -191,16 +193,26 @@ def test_a_database_that_refuses_is_explained(installed: Installation, url: str,
 
 
 @pytest.mark.parametrize(("ahead", "says"), [(5.0, "5.0 s ahead of"), (-7.5, "7.5 s behind"), (1.0, "")])
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        ("jobs explain nobody", operations_module),
+        ("jobs show nobody", operations_module),
+        ("jobs list", operations_module),
+        ("top --once --interval 0.2", overview_module),
+        ("publish a.b {} --run-at 2026-11-26T12:00:00Z --wait 0", publish_module),
+    ],
+)
 def test_a_clock_that_differs_is_told(
-    installed: Installation, monkeypatch: pytest.MonkeyPatch, ahead: float, says: str
+    installed: Installation, monkeypatch: pytest.MonkeyPatch, arguments: str, module: Any, ahead: float, says: str
 ) -> None:
     """Over 2 s, on stderr; the command goes on."""
 
-    async def asked(_: mongo.Database) -> Any:
-        return type("Asked", (), {"ahead": ahead, "uncertain": 0.01})
+    async def asked(_: mongo.Database) -> tuple[float, float]:
+        return ahead, 0.01
 
-    monkeypatch.setattr(operations_module, "server", asked)
-    finished = invoke(installed, "jobs", "explain", "nobody")
+    monkeypatch.setattr(module, "clock_ahead", asked)
+    finished = invoke(installed, *arguments.split(), env={"DISPATCHER_API_KEY": "x"})
     assert says in finished.err
     assert ("warning" in finished.err) == (abs(ahead) > session.MAX_SKEW)
 

@@ -7,7 +7,7 @@ from dispatcher.edges.mongo.forgetting import Forgetting
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
 from dispatcher.edges.mongo.oldest import oldest_queued
-from dispatcher.edges.mongo.probe import accepted_since, majority_write, missing_indexes, server
+from dispatcher.edges.mongo.probe import accepted_since, clock_ahead, majority_write, missing_indexes, server
 from dispatcher.edges.mongo.running import accepted_between, running
 from dispatcher.edges.mongo.scheduled import ScheduledStore
 from dispatcher.edges.mongo.stats import StatisticsStore
@@ -34,6 +34,7 @@ __all__ = [
     "UsageStore",
     "accepted_between",
     "accepted_since",
+    "clock_ahead",
     "explained",
     "majority_write",
     "missing_indexes",

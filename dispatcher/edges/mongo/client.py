@@ -25,6 +25,9 @@ SELECTION_TIMEOUT_MS = 2_000
 #: Longest wait for one answer.
 SOCKET_TIMEOUT_MS = 20_000
 
+#: What a URL looks like.
+_FORM = "write mongodb://user:password@host:27017/?replicaSet=rs0, with %-escapes in user and password"
+
 _CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 #: Every index of every collection.
@@ -67,19 +70,27 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 class Database:
-    """The configured database; connects when it is first used."""
+    """The configured database; connects when it is first used.
+
+    Raises:
+        MongoError: the URL is none of MongoDB's.
+    """
 
     def __init__(self, url: str, name: str) -> None:
         self._url = url
-        self._client: Any = AsyncIOMotorClient(
-            url,
-            serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
-            connectTimeoutMS=SELECTION_TIMEOUT_MS,
-            socketTimeoutMS=SOCKET_TIMEOUT_MS,
-            w="majority",
-            journal=True,
-            appname="job-dispatcher",
-        )
+        try:
+            self._client: Any = AsyncIOMotorClient(
+                url,
+                serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
+                connectTimeoutMS=SELECTION_TIMEOUT_MS,
+                socketTimeoutMS=SOCKET_TIMEOUT_MS,
+                w="majority",
+                journal=True,
+                appname="job-dispatcher",
+            )
+        except (PyMongoError, ValueError) as error:
+            reason = str(error).split(". Hint")[0][:300]
+            raise MongoError(f"mongo.url (DISPATCHER_MONGO__URL) cannot be used: {reason}; {_FORM}") from None
         self.db: Any = self._client.get_database(name, codec_options=_CODEC)
 
     async def ping(self) -> None:
@@ -125,6 +136,10 @@ def _explain(error: BaseException, url: str) -> str:
         return f"MongoDB at {shown} refused the user or password; check mongo.url (DISPATCHER_MONGO__URL)"
     if "SSL" in text:
         return f"MongoDB at {shown}: TLS failed; check whether tls=true belongs into mongo.url, and the certificate"
+    if "for replica set name" in text:
+        return f"MongoDB at {shown} answers, but not as that replica set; check replicaSet= in mongo.url (rs.status())"
+    if "match selector" in text and "primary" in text.lower():
+        return f"MongoDB at {shown} has no primary; look at its members: rs.status()"
     if isinstance(error, ConnectionFailure):
         return f"cannot reach MongoDB at {shown}; is it running, is mongo.url (DISPATCHER_MONGO__URL) right?"
     return f"MongoDB at {shown}: {type(error).__name__}: {str(error)[:300]}"

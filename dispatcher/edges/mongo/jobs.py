@@ -184,6 +184,15 @@ class JobStore:
         names: list[str] = await self._jobs.distinct("app")
         return names
 
+    async def types(self) -> list[str]:
+        """Every type that has jobs; refused messages may have none."""
+        return sorted(name for name in await self._jobs.distinct("type") if name)
+
+    async def recent_ids(self, apps: Iterable[str], limit: int) -> list[tuple[str, str]]:
+        """App and id of the jobs accepted last, over these apps."""
+        cursor = self._jobs.find({"app": {"$in": list(apps)}}, {"app": 1, "id": 1}).sort("accepted_at", -1).limit(limit)
+        return [(stored["app"], stored["id"]) async for stored in cursor]
+
     async def search(self, where: JobFilter, limit: int) -> list[Document]:
         """Jobs, the last accepted first, without payload and result."""
         found: list[Document] = []

@@ -35,20 +35,35 @@ async def server(database: Database) -> Server:
     Raises:
         DatabaseError: it is away, or refuses us.
     """
-    await database.ping()  # connects, so that the next answer is quick
-    before = time.time()
-    hello = await database.db.command("hello")
-    after = time.time()
-    theirs = hello["localTime"].replace(tzinfo=UTC).timestamp()
+    hello, ahead, uncertain = await _hello(database)
     built = await database.db.command("buildInfo")
     return Server(
         version=str(built["version"]),
         replica_set=hello.get("setName"),
         members=len(hello.get("hosts", ())),
-        ahead=(before + after) / 2 - theirs,
-        # half the way there and back, and the server's millisecond
-        uncertain=(after - before) / 2 + 0.001,
+        ahead=ahead,
+        uncertain=uncertain,
     )
+
+
+async def clock_ahead(database: Database) -> tuple[float, float]:
+    """By how many seconds our clock is ahead of the server's, and how far off that may be.
+
+    Raises:
+        DatabaseError: it is away, or refuses us.
+    """
+    _, ahead, uncertain = await _hello(database)
+    return ahead, uncertain
+
+
+async def _hello(database: Database) -> tuple[Any, float, float]:
+    await database.ping()  # connects, so that the next answer is quick
+    before = time.time()
+    hello = await database.db.command("hello")
+    after = time.time()
+    theirs = hello["localTime"].replace(tzinfo=UTC).timestamp()
+    # half the way there and back, and the server's millisecond
+    return hello, (before + after) / 2 - theirs, (after - before) / 2 + 0.001
 
 
 async def majority_write(database: Database, token: str) -> float:

@@ -25,9 +25,8 @@ async def check_database(settings: Settings) -> list[Finding]:
     url = settings.mongo.url.get_secret_value()
     try:
         reached = Database(url, settings.mongo.database)
-    except (DatabaseError, ValueError):
-        problem = "mongo.url is not an address of MongoDB"
-        return _away(problem, "set mongo.url (DISPATCHER_MONGO__URL), for example mongodb://localhost:27017")
+    except MongoError as error:
+        return _away(str(error), "set mongo.url (DISPATCHER_MONGO__URL), for example mongodb://localhost:27017")
     try:
         with explained(url):
             about = await server(reached)
