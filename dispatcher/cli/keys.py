@@ -179,7 +179,7 @@ def show(key_id: str, as_json: bool) -> None:
         return
     for name, value in shown.items():
         text = " ".join(value) if isinstance(value, list) else {True: "yes", False: "no"}.get(value, value)
-        click.echo(f"{name.replace('_', ' '):14} {_ABSENT.get(name, '-') if text in (None, '') else text}")
+        output.line(f"{name.replace('_', ' '):14} {_ABSENT.get(name, '-') if text in (None, '') else text}")
 
 
 @keys.command("rotate")

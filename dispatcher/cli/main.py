@@ -59,10 +59,12 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        from dispatcher.cli.output import clean
+
         try:
             return super().invoke(ctx)
         except (DispatcherError, SettingsError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(clean(str(error))) from None
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ _TIMES = {
 
 #: Where nobody looks at a screen, nothing is folded.
 PIPED_WIDTH = 10_000
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 #: Longest text of a cell: the longest app, a colon and the longest id have 193 characters.
 CELL = 200
 
@@ -44,14 +46,36 @@ def console() -> Console:
     return Console(file=out, width=None if out.isatty() else PIPED_WIDTH, highlight=False)
 
 
+def clean(text: str) -> str:
+    """Foreign text without what could drive a terminal or change the order of its letters; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
 def say(text: str) -> None:
     """A message for people, on stderr."""
-    click.echo(text, err=True)
+    click.echo(clean(text), err=True)
+
+
+def line(text: str) -> None:
+    """A line for people, on stdout."""
+    click.echo(clean(text).replace("\n", " "))
 
 
 def emit_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One JSON document on stdout; what could drive a terminal is escaped in it."""
+    click.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A JSON document in which what could drive a terminal is escaped."""
+    return _NOT_PLAIN.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def iso(ms: int | None) -> str | None:
@@ -97,15 +121,15 @@ def state(name: str) -> Text:
 
 def plain(text: str, limit: int = 80) -> Text:
     """Foreign text for a cell: one line, no control characters (they could drive the terminal)."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return Text(line if len(line) <= limit else line[: limit - 1] + "…")
+    shown = clean(text).replace("\n", " ")
+    return Text(shown if len(shown) <= limit else shown[: limit - 1] + "…")
 
 
 def paragraph(lines: Iterable[str]) -> None:
     """Sentences on stdout, each on a line of its own, folded between words on a terminal alone; then an empty line."""
     out = console()
-    for line in lines:
-        out.print(Text("".join(c if c.isprintable() else " " for c in line)), soft_wrap=not sys.stdout.isatty())
+    for each in lines:
+        out.print(plain(each, PIPED_WIDTH), soft_wrap=not sys.stdout.isatty())
     out.print()
 
 
@@ -126,20 +150,31 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any
 
     Where a terminal is too narrow, the columns ``drop`` go, in that order, as far as is needed, and stderr says which.
     """
-    out, cells = console(), [list(row) for row in rows]
+    out = console()
+    shown, gone = fitting(out, title, columns, rows, drop)
+    out.print(shown)
+    if gone:
+        say(f"no room for: {', '.join(gone)}; widen the terminal, or use --json")
+
+
+def fitting(
+    out: Console, title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], drop: Sequence[str]
+) -> tuple[Table, list[str]]:
+    """A table as wide as the screen at most, as far as leaving out ``drop`` helps; and what was left out."""
+    cells = [list(row) for row in rows]
     kept, gone = list(columns), []
     shown = _filled(title, kept, cells)
     for column in drop:
         if Measurement.get(out, out.options.update_width(PIPED_WIDTH), shown).maximum <= out.width:
             break
+        if column not in kept:
+            continue
         at = kept.index(column)
         gone.append(kept.pop(at).lstrip(">"))
         for row in cells:
             del row[at]
         shown = _filled(title, kept, cells)
-    out.print(shown)
-    if gone:
-        say(f"no room for: {', '.join(gone)}; widen the terminal, or use --json")
+    return shown, gone
 
 
 def _filled(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -73,7 +73,7 @@ async def _follow(operations: Operations, doc: Document, until: float | None, in
     while True:
         if not quiet:
             for at, line in news(before, doc):
-                click.echo(f"{output.clock(at)}  {line}")
+                output.line(f"{output.clock(at)}  {line}")
         over = until is not None and time.monotonic() >= until
         if over or (doc["state"] is not None and JobState(doc["state"]) in FINAL):
             return doc

@@ -26,6 +26,8 @@ class Look:
     at: int
     queues: Mapping[str, tuple[int, int] | None]
     history: HistoryLook | None = None
+    #: Messages that consumers hold, by queue; None where the management API cannot be asked.
+    held: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def overview(names: Names, lanes: Iterable[str], before: Look, now: Look) -> dic
         "history": now.history is not None,
         "lanes": [_lane(names, place, before, now) for place in places],
         "workers": _workers(now.history),
+        "serving": [_serving(names, lane, now) for lane in lanes],
         "retries": _retries(names, now),
         "queues": {name: _ready(now, getattr(names, name)) for name in SINGLE},
         "parked": {lane: _ready(now, names.parked(lane)) for lane in lanes},
@@ -64,6 +67,7 @@ def _lane(names: Names, place: Place, before: Look, now: Look) -> dict[str, Any]
         "priority": place[1],
         "ready": count[0] if count else None,
         "consumers": count[1] if count else None,
+        "unacknowledged": now.held.get(queue) if now.held is not None else None,
         "running": running,
         "oldest_seconds": None if since is None else round(max(now.at - since, 0) / 1000, 1),
         **_rates(place, queue, before, now),
@@ -86,6 +90,19 @@ def _workers(history: HistoryLook | None) -> list[dict[str, Any]]:
     for (_, _, worker), number in (history.running if history else {}).items():
         counts[worker] += number
     return [{"worker": worker, "running": number} for worker, number in sorted(counts.items())]
+
+
+def _serving(names: Names, lane: str, now: Look) -> dict[str, Any]:
+    """Workers of a lane, and how many of them history says run nothing.
+
+    Each worker consumes the lane's suspects for as long as it runs, and its other queues only while it has places.
+    """
+    count = now.queues.get(names.suspect(lane))
+    workers = count[1] if count else None
+    if workers is None or now.history is None:
+        return {"lane": lane, "workers": workers, "idle": None}
+    busy = {worker for worker_lane, _, worker in now.history.running if worker_lane == lane}
+    return {"lane": lane, "workers": workers, "idle": max(workers - len(busy), 0)}
 
 
 def _retries(names: Names, now: Look) -> list[dict[str, Any]]:

@@ -22,13 +22,27 @@ def test_two_looks_make_rates() -> None:
     shown = overview(NAMES, ["default"], Look(NOW - 2_000, {queue: (10, 2)}), Look(NOW, queues, history))
     (row,) = [row for row in shown["lanes"] if (row["lane"], row["priority"]) == PLACE]
     assert row == {
-        "lane": "default", "priority": "normal", "ready": 30, "consumers": 2, "running": 3,
+        "lane": "default", "priority": "normal", "ready": 30, "consumers": 2, "unacknowledged": None, "running": 3,
         "oldest_seconds": 5.0, "in_per_second": 20.0, "out_per_second": 10.0,
     }  # fmt: skip
     assert shown["workers"] == [{"worker": "w1", "running": 3}]
     assert shown["retries"] == [{"level": 3, "seconds": 1.0, "waiting": 4}]
     assert shown["parked"] == {"default": 7}
     assert shown["missing"] == ["p.gone"]
+
+
+def test_workers_without_a_job_are_idle() -> None:
+    """All consume the lane's suspects; history knows who runs something, in this lane or another."""
+    queues = {NAMES.suspect("default"): (0, 3), NAMES.suspect("bulk"): (0, 1), NAMES.work_queue(*PLACE): (9, 1)}
+    history = HistoryLook(running={(*PLACE, "w1"): 3, ("default", "low", "w1"): 1, ("bulk", "low", "w2"): 5})
+    held = {NAMES.work_queue(*PLACE): 12}
+    shown = overview(NAMES, ["default", "bulk"], Look(NOW, {}), Look(NOW, queues, history, held))
+    assert shown["serving"] == [
+        {"lane": "default", "workers": 3, "idle": 2}, {"lane": "bulk", "workers": 1, "idle": 0},
+    ]  # fmt: skip
+    assert {(row["lane"], row["priority"]): row["unacknowledged"] for row in shown["lanes"]}[PLACE] == 12
+    unknown = overview(NAMES, ["default"], Look(NOW, {}), Look(NOW, queues))
+    assert unknown["serving"] == [{"lane": "default", "workers": 3, "idle": None}]
 
 
 def test_what_is_not_known_is_not_zero() -> None:
