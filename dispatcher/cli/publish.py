@@ -27,9 +27,9 @@ from dispatcher.edges.mongo import Database, DatabaseError, clock_ahead
 from schemas import PRIORITIES
 
 KEY_VARIABLE = "DISPATCHER_API_KEY"
-#: Options that are fields of the message as they are.
 #: Seconds, after the job was published, to wait for MongoDB's time.
 CLOCK_TIMEOUT = 0.5
+#: Options that are fields of the message as they are.
 _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeout")
 
 
