@@ -15,7 +15,7 @@ from typing import Any
 import pika
 import pymongo
 
-from config import Settings
+from config import Settings, load_settings
 from dispatcher import composition
 from dispatcher.core import keys
 from dispatcher.core.topology import Names
@@ -75,6 +75,18 @@ class Installation:
         self.amqp_url = settings.amqp.url.get_secret_value()
         self.mongo: Any = pymongo.MongoClient(settings.mongo.url.get_secret_value(), tz_aware=True)
         self.db: Any = self.mongo[settings.mongo.database]
+
+    @classmethod
+    def on(cls, amqp_url: str, mongo_url: str, name: str, **overrides: str) -> Installation:
+        """One of its own on these servers; the name begins its prefix and its database's."""
+        unique = f"{name}{time.time_ns():x}"
+        env = {
+            "DISPATCHER_AMQP__URL": amqp_url,
+            "DISPATCHER_AMQP__PREFIX": f"{unique}.",
+            "DISPATCHER_MONGO__URL": mongo_url,
+            "DISPATCHER_MONGO__DATABASE": unique,
+        }
+        return cls(load_settings(env | overrides))
 
     def apply(self) -> None:
         """Declare everything."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,17 +22,24 @@ from tests.faults.run import Beside, Outcome, Scenario, nothing, run
 DATA = Path(".servers")
 
 
-def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Beside = nothing) -> Outcome:
-    """Start servers, run the scenario, stop them; logs and the handlers' lines are moved to ``keep`` if it is given."""
+@contextmanager
+def own_servers() -> Iterator[tuple[LocalRabbit, LocalMongo, Path]]:
+    """Servers for the length of a command, and their folder, whose folder ``run`` is for what it writes."""
     with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
         (folder / "run").mkdir()
-        logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
-        quiet = {"cache": DATA / "cache", "log": lambda _: None}
+        quiet: dict[str, Any] = {"cache": DATA / "cache", "log": lambda _: None}
         try:
             with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-                outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", progress(), beside))
+                yield rabbit, mongo, folder
         except ServerError as error:
             raise click.ClickException(str(error)) from None
+
+
+def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Beside = nothing) -> Outcome:
+    """Start servers, run the scenario, stop them; logs and the handlers' lines are moved to ``keep`` if it is given."""
+    with own_servers() as (rabbit, mongo, folder):
+        logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
+        outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", progress(), beside))
         if keep is not None:
             (folder / "run").rename(_fresh(keep, name))
     return outcome

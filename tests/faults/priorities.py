@@ -18,15 +18,9 @@ from typing import Any
 
 import click
 
-from config import load_settings
-from dev.mongo import LocalMongo
-from dev.process import ServerError
-from dev.rabbit import LocalRabbit
-from dev.runs import run_folder
-from dev.signals import ending_unwinds
 from dispatcher import Client
 from schemas import PRIORITIES
-from tests.faults.command import DATA
+from tests.faults.command import own_servers
 from tests.faults.fleet import Fleet
 from tests.faults.scrape import all_ready
 from tests.support import Installation, eventually
@@ -70,22 +64,15 @@ class Started:
 
 async def run(plan: Plan, amqp_url: str, mongo_url: str, folder: Path) -> dict[str, Any]:
     """Run it on these servers; returns the figures."""
-    unique = f"priorities{time.time_ns():x}"
-    installation = Installation(
-        load_settings(
-            {
-                "DISPATCHER_AMQP__URL": amqp_url,
-                "DISPATCHER_MONGO__URL": mongo_url,
-                "DISPATCHER_AMQP__PREFIX": f"{unique}.",
-                "DISPATCHER_MONGO__DATABASE": unique,
-            }
-        )
-    )
+    installation = Installation.on(amqp_url, mongo_url, "priorities")
     await asyncio.to_thread(installation.apply)
     environment = installation.environment() | {"DISPATCHER_WORKER__CONCURRENCY": str(plan.places)}
     try:
         key = await installation.create_key("load")
-        async with Fleet(environment, folder, SERVICES) as fleet, Client(amqp_url, key, prefix=f"{unique}.") as client:
+        async with (
+            Fleet(environment, folder, SERVICES) as fleet,
+            Client(amqp_url, key, prefix=installation.names.prefix) as client,
+        ):
             await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", every=0.2)
             load = _Load(plan, client, installation)
             await load.publish_backlog()
@@ -241,13 +228,8 @@ def show(plan: Plan, figures: Mapping[str, Any]) -> str:
 def main(workers: int, places: int, ms: int, backlog: int, flood: int, as_json: bool) -> None:
     """Publish a backlog of low and background jobs, and higher ones meanwhile; measure what started when."""
     plan = Plan(workers, places, ms, backlog, flood=flood)
-    with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
-        quiet: dict[str, Any] = {"cache": DATA / "cache", "log": lambda _: None}
-        try:
-            with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-                figures = asyncio.run(run(plan, rabbit.url, mongo.url, folder))
-        except ServerError as error:
-            raise click.ClickException(str(error)) from None
+    with own_servers() as (rabbit, mongo, folder):
+        figures = asyncio.run(run(plan, rabbit.url, mongo.url, folder / "run"))
     print(json.dumps(figures) if as_json else show(plan, figures), flush=True)
     sys.exit(0 if good(figures) else 1)
 

@@ -19,19 +19,13 @@ from typing import Any
 
 import click
 
-from config import load_settings
-from dev.mongo import LocalMongo
-from dev.process import ServerError
-from dev.rabbit import LocalRabbit
-from dev.runs import run_folder
-from dev.signals import ending_unwinds
 from dispatcher import Client
 from dispatcher.core import ladder
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
 from dispatcher.edges.amqp.publisher import AGAIN_HEADER
 from schemas import WorkMessage
-from tests.faults.command import DATA, progress
+from tests.faults.command import own_servers, progress
 from tests.faults.fleet import Fleet
 from tests.faults.scrape import all_ready
 from tests.support import Installation, eventually
@@ -224,17 +218,7 @@ async def on_servers(
     amqp_url: str, mongo_url: str, folder: Path, plan: Plan, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure on an installation of its own on these servers."""
-    unique = f"releases{time.time_ns():x}"
-    installation = Installation(
-        load_settings(
-            {
-                "DISPATCHER_AMQP__URL": amqp_url,
-                "DISPATCHER_AMQP__PREFIX": f"{unique}.",
-                "DISPATCHER_MONGO__URL": mongo_url,
-                "DISPATCHER_MONGO__DATABASE": unique,
-            }
-        )
-    )
+    installation = Installation.on(amqp_url, mongo_url, "releases")
     await asyncio.to_thread(installation.apply)
     try:
         return await measure(installation, folder, plan, say)
@@ -250,13 +234,8 @@ async def on_servers(
 def main(jobs: int, schedulers: int, ahead: float, as_json: bool) -> None:
     """Put off many jobs until one second on servers of its own; measure how they come, and what waits meanwhile."""
     plan = Plan(jobs, schedulers, ahead)
-    with ending_unwinds(), run_folder(DATA, log=lambda _: None) as folder:
-        quiet: dict[str, Any] = {"cache": DATA / "cache", "log": lambda _: None}
-        try:
-            with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-                figures = asyncio.run(on_servers(rabbit.url, mongo.url, folder, plan, progress()))
-        except ServerError as error:
-            raise click.ClickException(str(error)) from None
+    with own_servers() as (rabbit, mongo, folder):
+        figures = asyncio.run(on_servers(rabbit.url, mongo.url, folder / "run", plan, progress()))
     print(json.dumps(figures) if as_json else show(figures), flush=True)
     sys.exit(0 if good(figures) else 1)
 

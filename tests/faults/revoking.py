@@ -15,20 +15,14 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
 import pika
 
-from config import load_settings
-from dev.mongo import LocalMongo
-from dev.process import ServerError
-from dev.rabbit import LocalRabbit
-from dev.runs import run_folder
-from dev.signals import ending_unwinds
 from dispatcher.core import keys
 from schemas import WorkMessage
+from tests.faults.command import own_servers
 from tests.processes import ServiceProcess, invoked
 from tests.support import Installation, eventually
 
@@ -180,26 +174,15 @@ def show(figures: dict[str, Any]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
 def main(count: int, rate: float, as_json: bool) -> None:
     """Revoke keys under load on servers of its own, and measure until when they are accepted."""
-    quiet: dict[str, Any] = {"cache": Path(".servers/cache"), "log": lambda _: None}
-    with ending_unwinds(), run_folder(Path(".servers"), log=lambda _: None) as folder:
-        try:
-            with LocalRabbit(folder / "rabbitmq", **quiet) as rabbit, LocalMongo(folder / "mongo", **quiet) as mongo:
-                figures = on_servers(rabbit.url, mongo.url, count, rate)
-        except ServerError as error:
-            raise click.ClickException(str(error)) from None
+    with own_servers() as (rabbit, mongo, _):
+        figures = on_servers(rabbit.url, mongo.url, count, rate)
     print(json.dumps(figures) if as_json else show(figures), flush=True)
     sys.exit(0 if good(figures) else 1)
 
 
 def on_servers(amqp_url: str, mongo_url: str, count: int, rate: float) -> dict[str, Any]:
     """Measure on an installation of its own on these servers."""
-    env = {
-        "DISPATCHER_AMQP__URL": amqp_url,
-        "DISPATCHER_AMQP__PREFIX": "revoking.",
-        "DISPATCHER_MONGO__URL": mongo_url,
-        "DISPATCHER_MONGO__DATABASE": "revoking",
-    }
-    installation = Installation(load_settings(env))
+    installation = Installation.on(amqp_url, mongo_url, "revoking")
     installation.apply()
     try:
         return asyncio.run(measure(installation, count, rate))

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config import load_settings
 from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
 from dispatcher import Client
@@ -177,18 +176,7 @@ async def _stage(
 
 
 def _installation(rabbit: LocalRabbit, mongo: LocalMongo) -> Installation:
-    unique = f"chaos{time.time_ns():x}"
-    return Installation(
-        load_settings(
-            {
-                "DISPATCHER_AMQP__URL": rabbit.url,
-                "DISPATCHER_MONGO__URL": mongo.url,
-                "DISPATCHER_AMQP__PREFIX": f"{unique}.",
-                "DISPATCHER_MONGO__DATABASE": unique,
-                "DISPATCHER_LANES": '["default", "bulk"]',
-            }
-        )
-    )
+    return Installation.on(rabbit.url, mongo.url, "chaos", DISPATCHER_LANES='["default", "bulk"]')
 
 
 def _poisoned(fleet: Fleet) -> list[Happened]:

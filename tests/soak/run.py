@@ -11,7 +11,6 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config import load_settings
 from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
 from dispatcher import composition
@@ -242,14 +241,7 @@ async def run(plan: Plan, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, 
 async def _stage(
     plan: Plan, rabbit: LocalRabbit, mongo: LocalMongo, folder: Path, progress: Progress
 ) -> AsyncIterator[Soak]:
-    unique = f"soak{time.time_ns():x}"
-    environment = {
-        "DISPATCHER_AMQP__URL": rabbit.url,
-        "DISPATCHER_MONGO__URL": mongo.url,
-        "DISPATCHER_AMQP__PREFIX": f"{unique}.",
-        "DISPATCHER_MONGO__DATABASE": unique,
-    }
-    installation = Installation(load_settings(environment))
+    installation = Installation.on(rabbit.url, mongo.url, "soak")
     await asyncio.to_thread(installation.apply)
     told = installation.environment() | {RELEASE_VARIABLE: str(release_file(folder))}
     servers = {
