@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -21,6 +21,7 @@ from rich.cells import cell_len
 from tests.processes import ROOT, environment
 from tests.support import Installation
 
+DISPATCHER = (sys.executable, "-m", "dispatcher.cli.main")
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 #: Colours, moves of the cursor, and what hides or shows it: all that rich sends.
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -32,7 +33,7 @@ _AGAIN = 2.0
 _CLAIM = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "dispatcher.cli.main", *sys.argv[1:]])
+os.execv(sys.argv[1], sys.argv[1:])
 """
 #: Variables by which an environment of tests could change what a terminal gets.
 _IGNORED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -42,9 +43,14 @@ class Terminal:
     """``with Terminal(installation, "top") as terminal:``; killed at the end, if it is still there."""
 
     def __init__(
-        self, installation: Installation, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None
+        self,
+        installation: Installation,
+        *arguments: str,
+        columns: int = 80,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = DISPATCHER,
     ) -> None:
-        self._arguments = arguments
+        self._command = [*program, *arguments]
         self._columns = columns
         plain = {name: value for name, value in environment(installation).items() if name not in _IGNORED}
         self._env = plain | {"TERM": "xterm-256color"} | dict(env or {})
@@ -55,7 +61,7 @@ class Terminal:
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, self._columns, 0, 0))
         self._before = termios.tcgetattr(self._slave)
         self.process: subprocess.Popen[Any] = subprocess.Popen(
-            [sys.executable, "-c", _CLAIM, *self._arguments],
+            [sys.executable, "-c", _CLAIM, *self._command],
             cwd=ROOT,
             env=self._env,
             stdin=self._slave,

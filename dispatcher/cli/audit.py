@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.filters import TIME, Moment
 from dispatcher.cli.session import run_operation
 from dispatcher.edges.mongo import AuditFilter
@@ -18,9 +18,9 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--app", help="Only what concerns this application.")
+@click.option("--app", shell_complete=completing.apps, help="Only what concerns this application.")
 @click.option("--action", help="Only this action, for example key.revoked.")
-@click.option("--key", "key_id", help="Only what concerns the key with this id.")
+@click.option("--key", "key_id", shell_complete=completing.keys, help="Only what concerns the key with this id.")
 @click.option("--since", type=Moment(), metavar="TIME", help=f"Only entries since then: {TIME}.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.session import run_operation
 from dispatcher.core.cancelling import MAX_REASON
 from dispatcher.core.history import Document
@@ -19,9 +19,9 @@ def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str | N
 
 
 @click.command("cancel")
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=completing.jobs)
 @click.option("--reason", callback=_reason, help="Why; kept in the job's history.")
-@click.option("--app", help="The application, where several have this id.")
+@click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=1),

@@ -16,6 +16,9 @@ def completion(shell: str) -> None:
 
     bash: put  eval "$(dispatcher completion bash)"  into ~/.bashrc; zsh: the same with zsh into ~/.zshrc; fish:
     dispatcher completion fish > ~/.config/fish/completions/dispatcher.fish
+
+    Commands, options, states, priorities and the configured lanes are completed; types, applications, ids of keys and
+    of the jobs accepted last too, where MongoDB answers within a second.
     """
     made = get_completion_class(shell)
     if made is None:

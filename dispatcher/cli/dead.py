@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.jobs import report_run, show_jobs
@@ -67,7 +67,7 @@ def _row(group: Group) -> tuple[Any, ...]:
 
 
 @dead.command("replay")
-@click.argument("job_id", metavar="[ID]", required=False)
+@click.argument("job_id", metavar="[ID]", required=False, shell_complete=completing.jobs)
 @bulk_options()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run; or what was done.")
 def replay(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:

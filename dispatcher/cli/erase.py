@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.filters import Moment
 from dispatcher.cli.progress import progress
 from dispatcher.cli.session import run_operation
@@ -18,9 +18,16 @@ from dispatcher.services.operations import Operations
 
 
 @click.command("erase")
-@click.argument("job_id", metavar="[ID]", required=False)
-@click.option("--app", help="Every finished job of this application; with ID: its application.")
-@click.option("--type", "job_type", help="Only jobs of this type: a pattern, * is one word and # any number of words.")
+@click.argument("job_id", metavar="[ID]", required=False, shell_complete=completing.jobs)
+@click.option(
+    "--app", shell_complete=completing.apps, help="Every finished job of this application; with ID: its application."
+)
+@click.option(
+    "--type",
+    "job_type",
+    shell_complete=completing.types,
+    help="Only jobs of this type: a pattern, * is one word and # any number of words.",
+)
 @click.option(
     "--before", type=Moment(), metavar="TIME", help="Only jobs accepted before then: 90d or an RFC 3339 time."
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dispatcher.cli.completing import apps, lanes, types
 from dispatcher.core.filters import JobFilter
 from dispatcher.core.moments import moment_ms
 from dispatcher.edges import clock
@@ -31,20 +32,15 @@ class Moment(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-def lanes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The configured lanes that begin so, for a shell's completion; none where the settings cannot be read."""
-    from config import SettingsError, load_settings
-
-    try:
-        return [lane for lane in load_settings().lanes if lane.startswith(incomplete)]
-    except SettingsError:
-        return []
-
-
 TIME = "so long ago (2h, 30m, 7d) or 2026-11-26T12:00:00Z"
 _OPTIONS = [
-    click.option("--app", help="Only this application's jobs."),
-    click.option("--type", "type", help="Only jobs of this type: a pattern, * is one word and # any number of words."),
+    click.option("--app", shell_complete=apps, help="Only this application's jobs."),
+    click.option(
+        "--type",
+        "type",
+        shell_complete=types,
+        help="Only jobs of this type: a pattern, * is one word and # any number of words.",
+    ),
     click.option("--tag", help="Only jobs with this tag."),
     click.option("--lane", shell_complete=lanes, help="Only jobs of this lane."),
     click.option("--priority", type=click.Choice(PRIORITIES), help="Only jobs of this priority."),

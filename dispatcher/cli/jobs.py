@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import cancelling, output, rescheduling
+from dispatcher.cli import cancelling, completing, output, rescheduling
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.erase import erase
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
@@ -69,8 +69,8 @@ def show_jobs(found: list[Document], as_json: bool) -> None:
 
 
 @jobs.command("show")
-@click.argument("job_id", metavar="ID")
-@click.option("--app", help="The application, where several have this id.")
+@click.argument("job_id", metavar="ID", shell_complete=completing.jobs)
+@click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(job_id: str, app: str | None, as_json: bool) -> None:
     """Show a job, the timeline of its attempts, and the traceback of the last that failed. ID may be APP:ID."""
@@ -142,8 +142,8 @@ def _timeline(doc: Document) -> list[tuple[Any, ...]]:
 
 
 @jobs.command("explain")
-@click.argument("job_id", metavar="ID")
-@click.option("--app", help="The application, where several have this id.")
+@click.argument("job_id", metavar="ID", shell_complete=completing.jobs)
+@click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, state, sentences, commands.")
 def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
     """Say where a job is, why, what would move it on, and what you can do."""
@@ -159,7 +159,7 @@ def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
 
 
 @jobs.command("retry")
-@click.argument("job_id", metavar="[ID]", required=False)
+@click.argument("job_id", metavar="[ID]", required=False, shell_complete=completing.jobs)
 @bulk_options(states=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, run; or what was done.")
 def retry(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from rich.text import Text
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.durations import Duration
 from dispatcher.cli.leaks import check_leak
 from dispatcher.cli.session import run_operation, settings
@@ -45,10 +45,20 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--app", required=True, help="The application the key belongs to: [a-z0-9_-], at most 64 characters.")
+@click.option(
+    "--app",
+    required=True,
+    shell_complete=completing.apps,
+    help="The application the key belongs to: [a-z0-9_-], at most 64 characters.",
+)
 @click.option("--expires", type=Duration(), metavar="90d", help="How long it is valid; without it, for good.")
-@click.option("--types", multiple=True, help="Allowed job types: patterns, * is one word and # any number of words.")
-@click.option("--lanes", multiple=True, help="Allowed lanes.")
+@click.option(
+    "--types",
+    multiple=True,
+    shell_complete=completing.types,
+    help="Allowed job types: patterns, * is one word and # any number of words.",
+)
+@click.option("--lanes", multiple=True, shell_complete=completing.lanes, help="Allowed lanes.")
 @click.option("--max-priority", type=click.Choice(PRIORITIES), help="Highest allowed priority.")
 @click.option("--max-bytes", type=click.IntRange(min=2), help="Largest allowed message body.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, key.")
@@ -93,7 +103,7 @@ def create(
 
 
 @keys.command("list")
-@click.option("--app", help="Only this application's keys.")
+@click.option("--app", shell_complete=completing.apps, help="Only this application's keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
 def list_keys(app: str | None, as_json: bool) -> None:
     """List keys, never their secrets, with when each was last used and how many jobs it brought."""
@@ -162,7 +172,7 @@ _ABSENT = {"types": "all", "lanes": "all", "max_priority": "any", "expires_at": 
 
 
 @keys.command("show")
-@click.argument("key_id", metavar="KEYID")
+@click.argument("key_id", metavar="KEYID", shell_complete=completing.keys)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(key_id: str, as_json: bool) -> None:
     """Show one key: what it may do, until when, how it is used, and what it replaces or is replaced by."""
@@ -183,7 +193,7 @@ def show(key_id: str, as_json: bool) -> None:
 
 
 @keys.command("rotate")
-@click.argument("key_id", metavar="KEYID")
+@click.argument("key_id", metavar="KEYID", shell_complete=completing.keys)
 @click.option(
     "--grace", type=Duration(zero=True), default="24h", show_default=True, help="How long the old key is accepted."
 )
@@ -224,7 +234,7 @@ def _rotation(rotated: Rotated) -> dict[str, Any]:
 
 
 @keys.command("revoke")
-@click.argument("key_id", metavar="KEYID")
+@click.argument("key_id", metavar="KEYID", shell_complete=completing.keys)
 def revoke(key_id: str) -> None:
     """Revoke a key for good; every running intake refuses it within 2 s.
 

@@ -17,7 +17,7 @@ import click
 
 from config import Settings
 from dispatcher.cli import output
-from dispatcher.cli.filters import lanes
+from dispatcher.cli.completing import lanes, types
 from dispatcher.cli.session import settings, warn_of_skew
 from dispatcher.client import Client, Receipt
 from dispatcher.core.timing import parse_time
@@ -46,7 +46,7 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 
 @click.command()
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", shell_complete=types)
 @click.argument("payload", default="{}", metavar="[PAYLOAD]")
 @click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.session import run_operation
 from dispatcher.core.moments import length_ms
 from dispatcher.core.timing import parse_time
@@ -29,10 +29,10 @@ def _due(at: str | None, delay: str | None) -> int:
 
 
 @click.command("reschedule")
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=completing.jobs)
 @click.option("--at", metavar="TIME", help="The new time, RFC 3339 with its offset; the past means now.")
 @click.option("--delay", metavar="90s", help="The new time, so long from now.")
-@click.option("--app", help="The application, where several have this id.")
+@click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, due_at.")
 def reschedule(job_id: str, at: str | None, delay: str | None, app: str | None, as_json: bool) -> None:
     """Move a job that waits for its time to another time. ID may be APP:ID.

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from dispatcher.cli import output
+from dispatcher.cli import completing, output
 from dispatcher.cli.session import run_operation
 from dispatcher.core.history import Document
 from dispatcher.core.lifecycle import FINAL
@@ -17,8 +17,8 @@ from schemas import JobState
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
-@click.option("--app", help="The application, where several have this id.")
+@click.argument("job_id", metavar="JOB", shell_complete=completing.jobs)
+@click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option("--timeout", type=click.FloatRange(0), help="Seconds after which to give up; without it, never.")
 @click.option(
     "--wait",
