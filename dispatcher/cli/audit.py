@@ -37,7 +37,7 @@ def list_entries(
     if as_json:
         output.emit_json(output.with_times(entries))
         return
-    output.table(None, ["at", "action", "app", "key", "by", "outcome", "details"], map(_row, entries))
+    output.table(None, ["at", "action", "app", "key", "by", "outcome", "details"], map(_row, entries), ["details"])
 
 
 def _row(entry: dict[str, Any]) -> tuple[Any, ...]:

@@ -120,9 +120,13 @@ def list_keys(app: str | None, as_json: bool) -> None:
         return
     columns = ["key", "app", "state", "types", "lanes", "top priority", "expires", "last used", ">accepted", ">refused"]
     columns.append("replaced by")
-    output.table(None, columns, [_row(key, now) for key in known])
+    output.table(None, columns, [_row(key, now) for key in known], drop=_DROPPED)
     if soon := sum(key["expiring"] for key in known):
         output.say(f"{soon} end within {warn_days:g} days; give them successors: dispatcher keys rotate KEYID")
+
+
+#: Columns that go first where a terminal is too narrow; `keys show` has all of it.
+_DROPPED = ("top priority", "lanes", "types", "replaced by", ">accepted", ">refused", "last used")
 
 
 def _row(key: dict[str, Any], now: int) -> tuple[Any, ...]:

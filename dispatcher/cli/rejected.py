@@ -60,7 +60,7 @@ def list_rejected(limit: int, as_json: bool) -> None:
         )
         for m in shown
     ]
-    output.table(None, ["at", "app", "type", "reason", ">bytes", "body"], rows)
+    output.table(None, ["at", "app", "type", "reason", ">bytes", "body"], rows, [">bytes", "at"])
 
 
 @click.group()
@@ -85,7 +85,7 @@ def list_unrecorded(limit: int, as_json: bool) -> None:
         output.emit_json(shown)
         return
     rows = [(output.plain(str(m["error"]), 200), m["size"], output.plain(str(m["body"]))) for m in shown]
-    output.table(None, ["error", ">bytes", "body"], rows)
+    output.table(None, ["error", ">bytes", "body"], rows, ["body"])
 
 
 def _names() -> Names:

@@ -9,6 +9,7 @@ import pytest
 
 from dispatcher.edges.mongo.jobs import to_bson
 from schemas import ErrorInfo
+from tests.processes import invoke
 from tests.support import Installation
 from tests.terminal import CTRL_C, CTRL_D, Terminal
 from tests.unit.samples import make_work
@@ -109,12 +110,13 @@ def hostile(installed: Installation) -> Installation:
     doc = make_doc("failed", id="h", type=f"t{HOSTILE}", error=error, tags=[text], attempts=[attempt])
     doc |= {"_id": "shop:h", "payload": {text: text}, "result": text}
     installed.db.jobs.insert_one(to_bson(doc))
-    headers = {"x-rejected-reason": text}
-    installed.publish(installed.names.rejected, text.encode(), exchange="", headers=headers)
+    headers = dict.fromkeys(("x-rejected-reason", "x-app", "x-type", "x-error"), text)
+    for queue in (installed.names.rejected, installed.names.unrecorded):
+        installed.publish(queue, text.encode(), exchange="", headers=headers)
     return installed
 
 
-TABLES = ("jobs list", "jobs show h", "dead list", "rejected list")
+TABLES = ("jobs list", "jobs show h", "dead list", "rejected list", "unrecorded list")
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -127,6 +129,17 @@ def test_a_table_of_hostile_text_fits(hostile: Installation, arguments: str, col
         assert drives(terminal.text) == set()
         assert "\x1b[2J" not in terminal.raw
         assert terminal.widest <= columns
+
+
+@pytest.mark.parametrize("arguments", ["keys list", "audit list"])
+def test_the_id_of_a_key_is_in_one_piece(installed: Installation, arguments: str) -> None:
+    """It is what one copies; where there is little room, other columns go."""
+    made = invoke(installed, "keys", "create", "--app", "shop", "--types", "a.*", "--json").json
+    with Terminal(installed, *arguments.split(), columns=80) as terminal:
+        assert terminal.ends() == 0, terminal.text
+        assert made["id"] in terminal.text
+        assert "no room for: " in terminal.text
+        assert terminal.widest <= 80
 
 
 @pytest.mark.parametrize(("arguments", "code"), [("jobs explain h", 0), ("watch h", 1), ("jobs show h --json", 0)])

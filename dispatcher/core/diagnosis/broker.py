@@ -196,7 +196,7 @@ def unrecorded(names: Names, ready: Mapping[str, int]) -> Finding:
         return failed(
             "unrecorded",
             f"{number} message{'' if number == 1 else 's'} in {names.unrecorded}: history lacks these events",
-            "run: dispatcher unrecorded list; when the cause is mended, purge the queue",
+            f"run: dispatcher unrecorded list; when its cause is mended: rabbitmqctl purge_queue {names.unrecorded}",
         )
     return fine("unrecorded", "history has every event")
 
