@@ -18,6 +18,7 @@ from consumers.processes import ChildCrashed, Logging, ProcessPool, call
 from consumers.registry import Handler
 from consumers.results import ResultError, storable
 from consumers.running import Stop
+from consumers.tasks import LeftTasks, TaskCall
 from consumers.threads import Call, Threads
 from dispatcher.core.outcome import Execution
 from dispatcher.core.retry import class_names, error_names
@@ -40,12 +41,14 @@ class Executor:
 
     def __init__(self, threads: int, target: str, max_result_bytes: int, logging: Logging = ("info", "auto")) -> None:
         self._threads = Threads(threads)
+        self._left = LeftTasks()
         self._processes = ProcessPool(target, max_result_bytes, logging)
         self._max_result_bytes = max_result_bytes
 
     async def close(self) -> None:
-        """Stop the child processes; threads that still run are left to end with the process."""
+        """Stop the child processes; threads and tasks that still run are left to end with the process."""
         self._threads.shutdown(wait=False)
+        await self._left.close()
         await self._processes.close()
 
     def child(self) -> AbstractAsyncContextManager[Child]:
@@ -80,7 +83,9 @@ class Executor:
             return _failed(error, retryable=False), None
         except Exception as error:
             return _failed(error), None
-        return await self._limited(self._call(handler, arguments, context), context, timeout, stop)
+        if handler.kind == "async":
+            return await self._in_task(handler, arguments, context, timeout, stop)
+        return await self._limited(self._in_thread(handler, arguments, context), context, timeout, stop)
 
     async def _limited(
         self, handling: Awaitable[Any], context: Context, timeout: float, stop: Stop | None
@@ -102,18 +107,24 @@ class Executor:
             return Execution(Outcome.SUCCEEDED), storable(result, self._max_result_bytes)
         except BaseException as error:  # a handler may raise SystemExit: that ends its job, not the worker
             stop.close()
+            if limit.expired():  # whatever it made of that
+                return _timed_out(timeout), None
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                 raise
-            if isinstance(error, TimeoutError) and limit.expired():
-                return _timed_out(timeout), None
             return _ended(error), None
         finally:
             context.cancel()
 
-    async def _call(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
-        if handler.kind == "async":
-            return await handler.function(*arguments)
-        return await self._in_thread(handler, arguments, context)
+    async def _in_task(
+        self, handler: Handler, arguments: tuple[Any, ...], context: Context, timeout: float, stop: Stop | None
+    ) -> tuple[Execution, Any]:
+        running = TaskCall(partial(handler.function, *arguments))
+        try:
+            return await self._limited(running.result(), context, timeout, stop)
+        finally:
+            if (left := await running.end()) is not None:
+                self._left.add(left)
+                _told_of("a task that was cancelled goes on; its result is dropped, and its place is free", context)
 
     async def _in_thread(self, handler: Handler, arguments: tuple[Any, ...], context: Context) -> Any:
         call = contextvars.copy_context().run
@@ -122,12 +133,8 @@ class Executor:
             return await asyncio.get_running_loop().run_in_executor(self._threads, running)
         except asyncio.CancelledError:
             if _being_cancelled() and running.abandon():
-                _logger.warning(
-                    "a thread cannot be stopped; its result is dropped, and another thread takes its place",
-                    type=handler.type,
-                    app=context.app,
-                    job=context.id,
-                    attempt=context.attempt,
+                _told_of(
+                    "a thread cannot be stopped; its result is dropped, and another thread takes its place", context
                 )
             raise
 
@@ -144,6 +151,10 @@ class Executor:
                 raise ResultError(answer["message"])
         names, retryable = tuple(answer["names"]), answer["outcome"] != "invalid"
         raise RemoteError(ErrorInfo.model_validate(answer["error"]), names, retryable)
+
+
+def _told_of(what: str, context: Context) -> None:
+    _logger.warning(what, type=context.type, app=context.app, job=context.id, attempt=context.attempt)
 
 
 def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:

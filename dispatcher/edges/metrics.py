@@ -174,6 +174,12 @@ threads_abandoned = _gauge(
     "threads",
     ["worker"],
 )
+tasks_abandoned = _gauge(
+    "dispatcher_tasks_abandoned",
+    "Async handlers that ran out of time or were cancelled and go on; their places are free",
+    "tasks",
+    ["worker"],
+)
 
 # recorder
 recorded = _counter("dispatcher_events_recorded_total", "Events merged into job documents", "events", ["recorder"])
