@@ -17,7 +17,7 @@ from consumers.executor import Executor
 from consumers.failures import recorded
 from consumers.history import StartNotice
 from consumers.lineage import Lineage
-from consumers.progress import ProgressNotice
+from consumers.progress_notice import ProgressNotice
 from consumers.registry import Handler, Registry
 from consumers.running import RunningTable
 from consumers.seldom import Seldom

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from consumers import Context, progress
-from consumers.progress import Progress, ProgressNotice, Throttled, checked
+from consumers.progress import Progress, Throttled, checked
+from consumers.progress_notice import ProgressNotice
 from dispatcher.core.history import merge
 from dispatcher.core.types import TypeTable
 from dispatcher.edges.amqp import Outbox
