@@ -1,13 +1,16 @@
-"""Consumer and publisher on a connection that ends under them: nobody waits for it."""
+"""Connections that end, or fall silent, under their users: nobody waits for them."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription
 from dispatcher.edges.amqp.publisher import AGAIN_HEADER
+from dispatcher.edges.mongo import Database
+from tests.proxy import outage
 from tests.support import Installation, eventually
 
 pytestmark = pytest.mark.integration
@@ -121,3 +124,19 @@ async def test_what_the_broker_refuses_is_published_again_and_again(
             assert (body, properties.headers) == (b"second", {AGAIN_HEADER: True})
         finally:
             await publisher.close()
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+async def test_a_database_that_is_away_holds_up_nobody_who_stops(installed: Installation, how: str) -> None:
+    """The driver says goodbye to the server and waits for its answer; we do not."""
+    url = installed.environment()["DISPATCHER_MONGO__URL"]
+    with outage(url) as away:
+        database = Database(away.proxy.url(url).partition("?")[0] + "?directConnection=true", "test")
+        await database.ping()
+        if how == "silent":
+            away.proxy.stall()
+        else:
+            await asyncio.to_thread(away.begin)
+        began = time.monotonic()
+        database.close()
+        assert time.monotonic() - began < 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,8 @@ DatabaseAway = ConnectionFailure
 SELECTION_TIMEOUT_MS = 2_000
 #: Longest wait for one answer.
 SOCKET_TIMEOUT_MS = 20_000
+#: Longest time that closing may hold up a service that stops, in seconds.
+CLOSE_TIMEOUT = 0.5
 
 #: What a URL looks like.
 _FORM = "write mongodb://user:password@host:27017/?replicaSet=rs0, with %-escapes in user and password"
@@ -107,8 +110,13 @@ class Database:
             await self.db[collection].create_indexes(indexes)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections.
+
+        The driver tells the server so, and waits for its answer: where that does not come, it goes on by itself.
+        """
+        closing = threading.Thread(target=self._client.close, name="close MongoDB", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT)
 
 
 class MongoError(DispatcherError):
