@@ -73,7 +73,8 @@ def _row(group: Group) -> tuple[Any, ...]:
 def replay(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:
     """Start a new run of a dead job, or of all that the options choose, from their parked messages.
 
-    Many are replayed in one pass through each lane's parked queue. It can be stopped (Ctrl-C) and run again.
+    Many are replayed in one pass through each lane's parked queue. It can be stopped (Ctrl-C) and run again. The new
+    run starts at once and does not expire; a deadline still counts from the job's acceptance.
     """
     options |= {"app": app, "as_json": as_json}
     where = chosen(job_id, options)

@@ -165,7 +165,8 @@ def explain_job(job_id: str, app: str | None, as_json: bool) -> None:
 def retry(job_id: str | None, app: str | None, as_json: bool, **options: Any) -> None:
     """Start a new run of a finished job, or of all that the options choose, from history.
 
-    Without --state, many are those that ended failed, timed_out, cancelled or expired.
+    Without --state, many are those that ended failed, timed_out, cancelled or expired. The new run starts at once and
+    does not expire; a deadline still counts from the job's acceptance.
     """
     options |= {"app": app, "as_json": as_json}
     where = chosen(job_id, options)

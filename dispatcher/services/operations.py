@@ -225,7 +225,7 @@ def dead_ones(where: JobFilter) -> JobFilter:
 
 
 def work_of(doc: Document) -> WorkMessage:
-    """The work message that a document stands for."""
+    """The work message that a document stands for, but for its expiry, which a run by hand does not have."""
     fields: dict[str, Any] = {
         name: doc[name]
         for name in (
@@ -236,6 +236,7 @@ def work_of(doc: Document) -> WorkMessage:
             "lane",
             "priority",
             "accepted_at",
+            "deadline_at",
             "payload",
             "tags",
             "timeout",

@@ -38,6 +38,12 @@ def a_worker(installation: Installation) -> Worker:
     return Worker(installation.settings, jobs, "tests.integration.test_time:jobs")
 
 
+def state_and_run(installation: Installation, job_id: str) -> tuple[str, int]:
+    """Where a job stands."""
+    document = installation.job(job_id) or {}
+    return document["state"], document["run"]
+
+
 async def test_a_short_delay_is_spent_in_the_ladder(installed: Installation) -> None:
     """Until it is due the job is `scheduled`; its wait counts from the time for which it was asked."""
     key = await installed.create_key()
@@ -81,6 +87,9 @@ async def test_a_job_that_comes_too_late_ends_expired(installed: Installation) -
                 assert (done["state"], len(done["attempts"])) == ("expired", attempts), job
                 assert done["finished_at"] is not None
             assert (await installed.finished("e-fine"))["state"] == "succeeded"
+            assert (await invoked(installed, "jobs", "retry", "e-queued")).code == 0
+            by_hand = ("succeeded", 2)  # its time is over still, but whoever starts it by hand wants it to run
+            await eventually(lambda: state_and_run(installed, "e-queued") == by_hand, "it runs all the same")
     assert installed.depth(installed.names.parked("default")) == 0
 
 

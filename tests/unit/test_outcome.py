@@ -8,6 +8,8 @@ import pytest
 
 from dispatcher.core.outcome import Execution, Next, after, new_run, without_handler
 from dispatcher.core.retry import RetryPolicy
+from dispatcher.core.timing import has_expired
+from dispatcher.services.operations import work_of
 from schemas import ErrorInfo, JobState, Outcome, WorkMessage
 from tests.unit.samples import NOW, make_work
 
@@ -81,6 +83,18 @@ def test_the_policy_decides_on_the_exceptions_names() -> None:
     assert follow(make_work(), O.FAILED, RetryPolicy(on=("OSError",))).state is S.FAILED
     assert follow(make_work(), O.FAILED, RetryPolicy(on=("ValueError",))).state is S.RETRYING
     assert follow(make_work(), O.TIMED_OUT, RetryPolicy(on=("OSError",))).state is S.TIMED_OUT
+
+
+def test_a_run_by_hand_starts_now_and_does_not_expire() -> None:
+    """Neither from the parked message nor from history; the deadline still counts, since the job is late then."""
+    work = make_work(n=3, seq=5, due_at=NOW, expires_at=NOW + 1, deadline_at=NOW + 2, unhandled_since=NOW)
+    document = work.model_dump(exclude_none=True) | {"expires_at": NOW + 1, "due_at": NOW}
+    for last in (work, work_of(document)):
+        first = new_run(last)
+        assert (first.run, first.n, first.seq) == (work.run + 1, 1, 1)
+        assert (first.due_at, first.expires_at, first.unhandled_since) == (None, None, None)
+        assert first.deadline_at == NOW + 2
+        assert not has_expired(first, NOW + 10**9)
 
 
 def test_jitter_moves_delay_and_due_time_alike() -> None:
