@@ -48,7 +48,7 @@ def watch(job_id: str, app: str | None, timeout: float | None, wait: float, inte
         output.emit_json(output.with_times(doc))
     if doc["state"] is None or JobState(doc["state"]) not in FINAL:
         raise click.ClickException(
-            f"job {doc['_id']} is {doc['state']} after {timeout:g} s; see: dispatcher jobs explain"
+            f"job {doc['_id']} is {doc['state']} after {timeout:g} s; see: dispatcher jobs explain {doc['_id']}"
         )
     if doc["state"] != JobState.SUCCEEDED:
         raise click.exceptions.Exit(1)

@@ -53,10 +53,10 @@ def explain(error: BaseException, url: str) -> str:
     name = type(error).__name__
     if ("NOT_FOUND" in text and "queue" in text) or "no exchange" in text:
         return f"{text}: run `dispatcher topology apply` with the same configuration"
+    if " - access to" in text:  # to a queue, an exchange or the virtual host itself
+        return f"RabbitMQ at {shown}: its user lacks a right ({text}); see rabbitmqctl set_permissions"
     if "authentication" in name.lower() or "ACCESS_REFUSED" in text:
         return f"RabbitMQ at {shown} refused the user or password; check amqp.url (DISPATCHER_AMQP__URL)"
-    if "access to vhost" in text:
-        return f"RabbitMQ at {shown}: its user may not use that virtual host; see rabbitmqctl set_permissions"
     if "SSL" in text or "SSL" in name:
         return f"RabbitMQ at {shown}: TLS failed ({text}); check amqp:// or amqps://, the port and the certificate"
     # the broker answers the opening of a virtual host by closing; aiormq tells only that it expected another frame
