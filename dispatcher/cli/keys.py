@@ -192,8 +192,14 @@ def show(key_id: str, as_json: bool) -> None:
         output.emit_json(shown)
         return
     for name, value in shown.items():
-        text = " ".join(value) if isinstance(value, list) else {True: "yes", False: "no"}.get(value, value)
-        output.line(f"{name.replace('_', ' '):14} {_ABSENT.get(name, '-') if text in (None, '') else text}")
+        output.line(f"{name.replace('_', ' '):14} {_said(name, value)}")
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = " ".join(value) if isinstance(value, list) else value
+    return _ABSENT.get(name, "-") if text in (None, "") else str(text)
 
 
 @keys.command("rotate")
