@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from rich.text import Text
@@ -28,6 +28,8 @@ def _words(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Result = TypeVar("Result")
+
+_STATES = get_args(core.KeyState)
 
 
 def on_keyring(action: Callable[[Keyring], Awaitable[Result]]) -> Result:
@@ -104,15 +106,17 @@ def create(
 
 @keys.command("list")
 @click.option("--app", shell_complete=completing.apps, help="Only this application's keys.")
+@click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="Only keys in this state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
-def list_keys(app: str | None, as_json: bool) -> None:
+def list_keys(app: str | None, states: tuple[str, ...], as_json: bool) -> None:
     """List keys, never their secrets, with when each was last used and how many jobs it brought."""
     now, warn_days = clock.now_ms(), settings().keys.warn_days
 
     async def action(operations: Operations) -> list[dict[str, Any]]:
         records = await operations.keys.all(app)
         usages = await operations.usage.get(record.id for record in records)
-        return [_known(record, usages.get(record.id), now, warn_days) for record in records]
+        known = [_known(record, usages.get(record.id), now, warn_days) for record in records]
+        return [key for key in known if not states or key["state"] in states]
 
     known = run_operation(action)
     if as_json:

@@ -11,7 +11,7 @@ REFUSALS: dict[Code, str] = {
     Code.REVOKED_KEY: "ask the platform team for a new one",
     Code.EXPIRED_KEY: "ask the platform team for a new one",
     Code.BAD_TYPE: "use dot-separated words of `[a-z0-9_-]`, at most 100 characters",
-    Code.FORBIDDEN: "use another key, or have its scopes widened",
+    Code.FORBIDDEN: "use another key, or ask for one that may do more",
     Code.TOO_LARGE: "store the data elsewhere and publish a reference",
     Code.INVALID_UTF8: "encode it as UTF-8",
     Code.TOO_DEEP: "flatten it",

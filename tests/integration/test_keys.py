@@ -117,6 +117,11 @@ async def test_list_shows_scopes_and_states(installed: Installation) -> None:
     assert shown[scoped["id"]]["max_bytes"] == 500
     assert shown[scoped["id"]]["expires_at"].endswith("Z")
     assert shown[gone["id"]]["state"] == "revoked"
+    options = ["--app", "scoped", "--state", "revoked", "--state", "active", "--json"]
+    assert {key["id"] for key in (await succeed(installed, "keys", "list", *options)).json} == {
+        scoped["id"],
+        gone["id"],
+    }
 
 
 @pytest.mark.parametrize(
