@@ -253,5 +253,6 @@ def _sentence(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
-        lines.append(f"setting {where}: {item['msg']}" if where else str(item["msg"]))
+        said = str(item["msg"]).removeprefix("Value error, ")
+        lines.append(f"setting {where}: {said}" if where else said)
     return "; ".join(lines)

@@ -43,8 +43,8 @@ def top(interval: float, once: bool, every: bool, as_json: bool) -> None:
     """Show what waits and runs now, by lane and priority, until q or Ctrl-C.
 
     Depths are RabbitMQ's, unacknowledged messages too, where amqp.management_url is set (they are up to 5 s old). What
-    runs, ages and rates are history's, up to 2 s behind; so a worker counts as idle that only runs jobs of
-    milliseconds.
+    runs, ages and rates are history's, up to 2 s behind. Idle are the workers of a lane that run no job of it; those
+    that only run jobs of milliseconds seem so too.
     """
     if as_json and not once:
         raise click.UsageError("--json prints one document: add --once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -24,7 +25,7 @@ from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
 from tests.conftest import run_services
 from tests.processes import command, invoke, succeed
-from tests.support import Installation, finished_job
+from tests.support import Installation, eventually, finished_job
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +38,15 @@ async def flaky(payload: dict[str, Any], ctx: Any) -> str:
     if payload.get("never") or ctx.attempt == 1:
         raise ConnectionError("broken")
     return "fine"
+
+
+held = asyncio.Event()
+
+
+@jobs.handler("v.held")
+async def hold(payload: dict[str, Any]) -> None:
+    """Run until it is let go."""
+    await held.wait()
 
 
 async def test_watch_follows_a_job_to_its_end(installed: Installation) -> None:
@@ -72,6 +82,29 @@ async def test_top_shows_what_waits(installed: Installation) -> None:
     half = await succeed(installed, "top", "--once", "--interval", "0.2", env=away)
     assert "MongoDB does not answer" in half.out
     installed.drain(installed.names.work_queue("bulk", "low"))
+
+
+async def test_top_counts_idle_workers(installed: Installation) -> None:
+    """A worker that runs a job of one lane is idle in the other; once the job has ended, in both."""
+    key = await installed.create_key()
+    settings = installed.settings
+    held.clear()
+    async with run_services(Intake(settings), Recorder(settings), Worker(settings, jobs, "test_cli_live:jobs")):
+        installed.publish("v.held", {"id": "held"}, key)
+
+        async def idle() -> dict[str, tuple[int, int]]:
+            shown = (await succeed(installed, "top", "--once", "--interval", "0.2", "--json")).json
+            return {each["lane"]: (each["idle"], each["workers"]) for each in shown["serving"]}
+
+        async def one_is_busy() -> bool:
+            return await idle() == {"default": (0, 1), "bulk": (1, 1)}
+
+        async def none_is_busy() -> bool:
+            return await idle() == {"default": (1, 1), "bulk": (1, 1)}
+
+        await eventually(one_is_busy, "the worker is busy in its lane")
+        held.set()
+        await eventually(none_is_busy, "the worker is idle again")
 
 
 def test_bash_completes_without_servers(tmp_path: Path) -> None:
