@@ -75,6 +75,7 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, target: str) -> None:
         amqp, url = settings.amqp, settings.amqp.url.get_secret_value()
         self._settings = settings
+        self._handlers = len(registry)
         self._names = Names(amqp.prefix)
         self.id = f"{socket.gethostname()}-{os.getpid()}"
         self._history = History(settings)
@@ -123,6 +124,7 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        _logger.info("serving", lanes=list(self._settings.worker_lanes), handlers=self._handlers)
         metrics.running.set_function(lambda: len(self._running))
         metrics.held.set_function(lambda: len(self._ready) + len(self._early) + len(self._doubts))
         self._history.watch.start()

@@ -72,7 +72,7 @@ async def test_sigterm_lets_finish_what_can_and_gives_the_rest_back(installed: I
 async def test_a_type_without_a_handler_is_put_off_then_failed_and_parked(
     installed: Installation, tmp_path: Path
 ) -> None:
-    """No attempt is spent, and none is made."""
+    """No attempt is spent, and none is made; the log says what is served, and once which type has no handler."""
     (tmp_path / "grace_handlers.py").write_text(HANDLERS)
     key, settings = await installed.create_key(), installed.settings
     env = {"DISPATCHER_WORKER__NO_HANDLER_DELAY": "0.25", "DISPATCHER_WORKER__NO_HANDLER_LIMIT": "2"}
@@ -82,6 +82,10 @@ async def test_a_type_without_a_handler_is_put_off_then_failed_and_parked(
         waiting = {"_id": "shop:nobody", "state": "scheduled", "error.type": "no_handler"}
         await eventually(lambda: installed.db.jobs.find_one(waiting), "history says why it waits")
         document = await installed.finished("nobody")
+        served = await worker.logged("serving")
+        unhandled = [line["type"] for line in worker.lines() if line["event"].startswith("no handler")]
+    assert (served["lanes"], served["handlers"] > 0) == (list(settings.worker_lanes), True)
+    assert unhandled == ["g.nobody"]
     assert (document["state"], document["error"]["type"], document["attempts"]) == ("failed", "no_handler", [])
     assert document["finished_at"].timestamp() - document["accepted_at"].timestamp() >= 1
     assert installed.depth(installed.names.parked("default")) == 1
