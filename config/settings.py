@@ -249,10 +249,18 @@ def _merge(into: dict[str, Any], extra: Mapping[str, Any], model: type[BaseModel
             into[key] = value
 
 
+#: What pydantic says in words of Python.
+_PLAINLY = {
+    "tuple_type": "write a list",
+    "dict_type": "write names with their values",
+    "model_type": "write names with their values",
+}
+
+
 def _sentence(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
-        said = str(item["msg"]).removeprefix("Value error, ")
+        said = _PLAINLY.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
         lines.append(f"setting {where}: {said}" if where else said)
     return "; ".join(lines)

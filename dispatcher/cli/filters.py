@@ -68,12 +68,15 @@ def read_filter(options: Mapping[str, Any]) -> JobFilter:
     """The filter that a command's options ask for.
 
     Raises:
-        click.BadParameter: the type is no pattern.
+        click.BadParameter: the type is no pattern, or the times leave nothing between them.
     """
     try:
-        return JobFilter(**{name: options[name] for name in JobFilter.__dataclass_fields__ if name in options})
+        where = JobFilter(**{name: options[name] for name in JobFilter.__dataclass_fields__ if name in options})
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--type") from None
+    if where.since is not None and where.until is not None and where.since >= where.until:
+        raise click.BadParameter("it must be after --since", param_hint="--until")
+    return where
 
 
 limit_option = click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,17 +83,19 @@ class Database:
     def __init__(self, url: str, name: str) -> None:
         self._url = url
         try:
-            self._client: Any = AsyncIOMotorClient(
-                url,
-                serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
-                connectTimeoutMS=SELECTION_TIMEOUT_MS,
-                socketTimeoutMS=SOCKET_TIMEOUT_MS,
-                w="majority",
-                journal=True,
-                appname="job-dispatcher",
-            )
-        except (PyMongoError, ValueError) as error:
-            reason = str(error).split(". Hint")[0][:300]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # an unknown option
+                self._client: Any = AsyncIOMotorClient(
+                    url,
+                    serverSelectionTimeoutMS=SELECTION_TIMEOUT_MS,
+                    connectTimeoutMS=SELECTION_TIMEOUT_MS,
+                    socketTimeoutMS=SOCKET_TIMEOUT_MS,
+                    w="majority",
+                    journal=True,
+                    appname="job-dispatcher",
+                )
+        except (PyMongoError, ValueError, UserWarning) as error:
+            reason = str(error).split(". Hint")[0].removesuffix(" Refer to docstring.")[:300]
             raise MongoError(f"mongo.url (DISPATCHER_MONGO__URL) cannot be used: {reason}; {_FORM}") from None
         self.db: Any = self._client.get_database(name, codec_options=_CODEC)
 
