@@ -242,3 +242,4 @@ class Attempts:
     def _follow(self, step: Step, following: outcome.Next, *events: Event) -> None:
         messages, urgent = self._messages(step, following), following.delay is not None
         self._outbox.add(messages, events, partial(self._settled, step), urgent=urgent, in_turn=True)
+        step.followed = True

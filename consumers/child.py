@@ -65,17 +65,27 @@ def _run(registry: Registry, request: dict[str, Any], max_result_bytes: int, pro
         if inspect.isawaitable(result):
             result = asyncio.run(_wait_for(result))
         return {"outcome": "result", "result": storable(result, max_result_bytes)}
-    except Snooze as snooze:
-        return {"outcome": "snooze", "seconds": snooze.seconds}
-    except Cancel as cancel:
-        return {"outcome": "cancel", "reason": cancel.reason}
+    except (Snooze, Cancel) as control:
+        return _steered(control)
     except ResultError as error:
         return {"outcome": "unstorable", "message": str(error)}
-    except Exception as error:
+    except SystemExit:
+        raise  # the handler ends its process
+    except BaseException as error:
         return _error("error", error)
 
 
-def _error(outcome: str, error: Exception) -> dict[str, Any]:
+def _steered(control: Snooze | Cancel) -> dict[str, Any]:
+    """What the handler asked for; a failure where a subclass lacks what ours have."""
+    try:
+        if isinstance(control, Snooze):
+            return {"outcome": "snooze", "seconds": Snooze(control.seconds).seconds}
+        return {"outcome": "cancel", "reason": str(control.reason)}
+    except Exception:
+        return _error("error", control)
+
+
+def _error(outcome: str, error: BaseException) -> dict[str, Any]:
     return {"outcome": outcome, "error": describe(error).model_dump(), "names": error_names(error)}
 
 

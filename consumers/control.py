@@ -24,9 +24,9 @@ class Cancel(Exception):
     """End the job as cancelled; it is not tried again.
 
     Args:
-        reason: kept in the job's history.
+        reason: kept in the job's history; anything but text as ``str`` shows it.
     """
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)

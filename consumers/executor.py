@@ -81,7 +81,7 @@ class Executor:
             arguments = handler.arguments(payload, context)
         except ValidationError as error:
             return _failed(error, retryable=False), None
-        except Exception as error:
+        except BaseException as error:  # a validator may raise anything
             return _failed(error), None
         if handler.kind == "async":
             return await self._in_task(handler, arguments, context, timeout, stop)
@@ -182,12 +182,21 @@ def _being_cancelled() -> bool:
 
 
 def _ended(error: BaseException) -> Execution:
-    """What an exception that left the handler means."""
+    """What an exception that left the handler means, however it is made: a subclass may lack what ours have."""
+    try:
+        return _meaning(error)
+    except Exception as broken:
+        said = f"what the handler raised cannot be read: {describe(broken).message}"
+        unreadable = ErrorInfo(type=clean(type(error).__name__, 200), message=clean(said, 2_000))
+        return Execution(Outcome.FAILED, unreadable, class_names(type(error)))
+
+
+def _meaning(error: BaseException) -> Execution:
     match error:
         case Snooze():
-            return Execution(Outcome.SNOOZED, snooze=error.seconds)
+            return Execution(Outcome.SNOOZED, snooze=Snooze(error.seconds).seconds)
         case Cancel():
-            return Execution(Outcome.CANCELLED, ErrorInfo(type="Cancel", message=clean(error.reason, 2_000)))
+            return Execution(Outcome.CANCELLED, ErrorInfo(type="Cancel", message=clean(str(error.reason), 2_000)))
         case ResultError():
             return _failed(error, retryable=False)
         case ChildCrashed():

@@ -152,6 +152,8 @@ def _handler(
         raise RegistryError(f'handler of "{job_type}": timeout must be 0.1 to 86,400 seconds')
     if isolate not in (None, "process"):
         raise RegistryError(f'handler of "{job_type}": isolate takes "process" or nothing')
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise RegistryError(f'handler of "{job_type}" must not yield: nobody would run it; return its result')
     takes_context = _takes_context(job_type, function)
     kind: Kind = "process" if isolate else "async" if inspect.iscoroutinefunction(function) else "thread"
     return Handler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pydantic_core
@@ -29,7 +30,7 @@ def storable(result: Any, max_bytes: int) -> Any:
     try:
         value = pydantic_core.to_jsonable_python(result)
         size = len(pydantic_core.to_json(value))
-    except (pydantic_core.PydanticSerializationError, ValueError, RecursionError, UnicodeError) as error:
+    except Exception as error:  # whatever its own code raises, when it is asked for its values
         raise ResultError(f"the result of type {type(result).__name__} cannot be written as JSON: {error}") from None
     if size > max_bytes:
         raise _too_large(str(size), max_bytes)
@@ -55,6 +56,8 @@ def _over(result: Any, max_bytes: int) -> int:
     size, waiting = 0, [iter((result,))]
     while waiting:
         for value in waiting.pop():
+            if isinstance(value, Iterator):
+                raise ResultError(f"the result has a {type(value).__name__}: it has no values yet; return a list")
             size += _own_bytes(value)
             if size > max_bytes:
                 return size

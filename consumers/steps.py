@@ -32,6 +32,8 @@ class Step:
     deliveries: list[Delivery] = field(default_factory=list)
     #: Whether its handler runs, or ran.
     started: bool = False
+    #: Whether what follows from it is on its way: it is settled by that, and not given back any more.
+    followed: bool = False
     #: Since when it has waited for a free place, in seconds of the monotonic clock.
     ready_at: float = 0.0
     #: When history was last asked about its run, in seconds of the monotonic clock.

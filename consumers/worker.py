@@ -170,6 +170,8 @@ class Worker:
         self._start_ready()
 
     async def _give_back(self, step: Step) -> None:
+        if step.followed:  # it would be nacked now, and acknowledged later
+            return
         self._forget(step)
         for delivery in step.deliveries:
             await self._consumer.give_back(delivery)
@@ -230,6 +232,7 @@ class Worker:
         """Everything that follows from this step is confirmed already."""
         metrics.stale.inc()
         self._outbox.add([], [], partial(self._settle, step))
+        step.followed = True
 
     def _lost(self, step: Step) -> bool:
         """Whether the broker has given every delivery of the step to somebody anew, or will."""

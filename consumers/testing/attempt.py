@@ -14,12 +14,13 @@ import pydantic_core
 from config import Settings, load_settings
 from consumers.context import Context
 from consumers.executor import Executor
+from consumers.failures import recorded
 from consumers.progress import Progress
 from consumers.registry import Handler, Registry
 from consumers.testing.logs import LogLine, heard
 from consumers.testing.virtual import VirtualLoop, beside_a_loop
 from dispatcher.core.outcome import Execution
-from dispatcher.core.types import TypeTable
+from dispatcher.core.types import TypeRules, TypeTable
 from dispatcher.edges import clock
 from schemas import ErrorInfo
 
@@ -31,7 +32,7 @@ class Attempt:
     Attributes:
         outcome: ``succeeded``, ``failed``, ``timed_out``, ``cancelled`` or ``snoozed``.
         result: what history would keep of what the handler returned.
-        error: ``type``, ``message`` and ``traceback``, where it did not succeed.
+        error: ``type``, ``message`` and ``traceback`` as history would keep them, where it did not succeed.
         error_names: the exception's class names along its bases, which ``on`` and ``never`` are held against.
         retryable: False where no retry could help: a payload or a result that does not fit.
         snooze: seconds, where the handler raised `Snooze`.
@@ -81,7 +82,7 @@ def run(
     Raises:
         LookupError: the registry has no such handler.
     """
-    handler = _handler(registry, job_type)
+    handler = in_this_process(_handler(registry, job_type))
     settings = settings or load_settings({})
     worker, rules = settings.worker, TypeTable(settings.type_entries).of(job_type)
     reports: list[Progress] = []
@@ -99,7 +100,7 @@ def run(
         context.cancel()
     body = {} if payload is None else json.loads(pydantic_core.to_json(payload))
     limit = timeout or handler.timeout or rules.timeout or worker.timeout
-    made = beside_a_loop(lambda: _attempt(in_this_process(handler), body, context, limit, worker.max_result_bytes))
+    made = beside_a_loop(lambda: _attempt(handler, body, context, limit, worker.max_result_bytes, rules))
     return replace(made, progress=tuple(reports))
 
 
@@ -118,7 +119,9 @@ def _handler(registry: Registry, job_type: str) -> Handler:
     raise LookupError(f'no handler for "{job_type}" in this registry{hint}')
 
 
-def _attempt(handler: Handler, payload: dict[str, Any], context: Context, timeout: float, max_bytes: int) -> Attempt:
+def _attempt(
+    handler: Handler, payload: dict[str, Any], context: Context, timeout: float, max_bytes: int, rules: TypeRules
+) -> Attempt:
     lines: list[LogLine] = []
 
     async def attempt() -> tuple[Execution, Any]:
@@ -134,8 +137,8 @@ def _attempt(handler: Handler, payload: dict[str, Any], context: Context, timeou
             execution, result = loop.run_until_complete(attempt())
         return Attempt(
             outcome=str(execution.outcome),
-            result=result,
-            error=execution.error,
+            result=rules.result(result),
+            error=recorded(execution, rules),
             error_names=execution.names,
             retryable=execution.retryable,
             snooze=execution.snooze if execution.outcome == "snoozed" else None,

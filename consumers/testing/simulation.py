@@ -286,8 +286,10 @@ class Simulation:
         )
         self._jobs[work.id].record(Started(**common))
         timeout = work.timeout or handler.timeout or rules.timeout or self._settings.worker.timeout
-        execution, result = await self._executor.run(handler, work.payload, context, timeout)
-        reports.tell()
+        try:
+            execution, result = await self._executor.run(handler, work.payload, context, timeout)
+        finally:
+            reports.end()
         finished_at = self._now_ms()
         policy = resolve(self._policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, self._chance())
@@ -330,11 +332,20 @@ class _Reports:
         self._loop = loop
         self._record = record
         self._latest: list[Progress] = []
+        self._over = False
 
     def add(self, progress: Progress) -> None:
-        """The handler reports."""
+        """The handler reports; after its end nobody listens."""
+        if self._over:
+            return
         self._latest = [progress]
-        self._loop.call_soon_threadsafe(self.tell)
+        with suppress(RuntimeError):  # the simulation is over, and this thread is not
+            self._loop.call_soon_threadsafe(self.tell)
+
+    def end(self) -> None:
+        """The execution is over; what was said last is recorded."""
+        self._over = True
+        self.tell()
 
     def tell(self) -> None:
         """Record what has not been."""

@@ -7,6 +7,7 @@ equal jitter). With the defaults: 1, 2, 4, 8 s.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -80,7 +81,8 @@ def error_names(error: BaseException) -> tuple[str, ...]:
         found = waiting.pop()
         names.update(dict.fromkeys(class_names(type(found))))
         if isinstance(found, BaseExceptionGroup):
-            waiting.extend(reversed(found.exceptions))
+            with contextlib.suppress(Exception):  # a subclass may have hidden them
+                waiting.extend(reversed(found.exceptions))
     return tuple(names)
 
 

@@ -27,6 +27,24 @@ class OrderError(LookupError):
     """An exception of a handler project."""
 
 
+class Nap(Snooze):
+    """A subclass that does not call its base's constructor."""
+
+    def __init__(self) -> None:
+        pass
+
+
+RAISED: dict[str, BaseException] = {
+    "snooze": Snooze(7),
+    "cancel": Cancel("why"),
+    "error": OrderError("no such order"),
+    "group": ExceptionGroup("two", [OrderError("no such order"), ConnectionResetError("gone")]),
+    "cancel with an error": Cancel(OrderError("gone")),
+    "bare snooze": Nap(),
+    "interrupt": KeyboardInterrupt(),
+}
+
+
 @jobs.handler("pid", isolate="process")
 def pid(payload: dict[str, Any]) -> int:
     """Says which process it is."""
@@ -49,15 +67,9 @@ async def order_async(payload: Order) -> int:
 @jobs.handler("steer", isolate="process")
 def steer(payload: dict[str, Any]) -> Any:
     """Leaves in the way that it is told."""
+    if (error := RAISED.get(payload["how"])) is not None:
+        raise error
     match payload["how"]:
-        case "snooze":
-            raise Snooze(7)
-        case "cancel":
-            raise Cancel("why")
-        case "error":
-            raise OrderError("no such order")
-        case "group":
-            raise ExceptionGroup("two", [OrderError("no such order"), ConnectionResetError("gone")])
         case "unstorable":
             return object()
         case "large":

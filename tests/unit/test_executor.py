@@ -151,17 +151,6 @@ async def test_an_error_keeps_its_names_along_the_bases(executor: Executor) -> N
         assert (execution.error.type, execution.error.message) == ("ConnectionResetError", "gone")
 
 
-async def test_a_group_has_the_names_of_its_members(executor: Executor) -> None:
-    """As a TaskGroup raises it; from a child process too."""
-    group = ExceptionGroup("two", [LookupError("a"), ConnectionResetError("b")])
-    found = [(await run(executor, handler))[0] for handler in both(raising(group))]
-    found.append((await in_child(executor, "steer", {"how": "group"}))[0])
-    for execution in found:
-        assert execution.error is not None
-        assert execution.error.type == "ExceptionGroup"
-        assert {"ExceptionGroup", "LookupError", "ConnectionError", "builtins.OSError"} <= set(execution.names)
-
-
 async def test_next_on_nothing_fails_at_once(executor: Executor) -> None:
     """A StopIteration cannot be set on a future: a thread that raises one must not wait for its timeout."""
 

@@ -109,6 +109,20 @@ def test_where_a_handler_runs() -> None:
     assert declare(takes_string, isolate="process").kind == "process"
 
 
+def test_a_generator_is_no_handler() -> None:
+    """Calling it would run nothing of it."""
+
+    def yields(payload: dict[str, Any]) -> Any:
+        yield 1
+
+    async def yields_too(payload: dict[str, Any]) -> Any:
+        yield 1
+
+    for function in (yields, yields_too):
+        with pytest.raises(RegistryError, match="must not yield"):
+            declare(function)
+
+
 @pytest.mark.parametrize("job_type", ["", "A", "a b", ".a", "a..b", "x" * 101, "email.*"])
 def test_a_malformed_type_says_what_a_type_is(job_type: str) -> None:
     """The words that are allowed."""

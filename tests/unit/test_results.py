@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import itertools
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -71,6 +72,18 @@ class Endless:
     """Nothing that JSON knows."""
 
 
+@dataclass
+class Surly:
+    """A dataclass whose field is not there."""
+
+    field: int = field(init=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "field":
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
 def chain(depth: int) -> Any:
     """A list in a list in a list."""
     value: Any = []
@@ -89,6 +102,11 @@ CYCLE.append(CYCLE)
         Endless(),
         {"a": Endless()},
         (n for n in [Endless()]),
+        (n for n in [1]),
+        {"a": [iter([1])]},
+        itertools.count(),
+        KeyError,
+        Surly(),
         lambda: None,
         b"\xff",
         CYCLE,
@@ -104,7 +122,7 @@ CYCLE.append(CYCLE)
         {"a": ["\ud83d"]},
         {"a\0b": 1},
     ],
-    ids=range(17),
+    ids=range(22),
 )
 def test_what_cannot_be_recorded_is_one_error(result: Any) -> None:
     """Whatever is wrong with it, and the sentence is text that history can hold."""

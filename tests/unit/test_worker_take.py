@@ -19,10 +19,11 @@ from consumers.read_ahead import HELD
 from consumers.steps import LARGE, step_key
 from consumers.worker import Worker
 from dispatcher.core.acks import AckLedger
+from dispatcher.core.outcome import Execution
 from dispatcher.edges.amqp import Delivery
 from dispatcher.edges.amqp.consumer import SUSPECT_AFTER
 from dispatcher.edges.children import ChildNotStarted
-from schemas import WorkMessage
+from schemas import Outcome, WorkMessage
 from tests.support import eventually
 
 WORK = WorkMessage(
@@ -221,3 +222,38 @@ async def test_children_that_do_not_start_leave_nothing_in_history(
     await idle._guarded(step, idle._run(step))
     assert given_back == step.deliveries
     assert idle._outbox._waiting == []
+
+
+async def test_what_is_settled_already_is_not_given_back_by_a_late_stop(
+    idle: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop comes while the child is killed: what follows is in the outbox then, and acknowledges the delivery."""
+    leaving = asyncio.Event()
+
+    @asynccontextmanager
+    async def slow_to_die() -> AsyncIterator[Any]:
+        yield object()
+        leaving.set()
+        await asyncio.sleep(60)
+
+    async def ended(*_: Any) -> Any:
+        return Execution(Outcome.SUCCEEDED), None
+
+    given_back: list[Any] = []
+
+    async def give_back(delivery: Delivery) -> None:
+        given_back.append(delivery)
+
+    idle._attempts._registry.handler("a.b")(lambda payload: None)
+    monkeypatch.setattr(idle._attempts._executor, "child", slow_to_die)
+    monkeypatch.setattr(idle._attempts._executor, "run", ended)
+    monkeypatch.setattr(idle._consumer, "give_back", give_back)
+    idle._take(delivered("suspect.v1.default"))
+    (step,) = idle._steps.values()
+    monkeypatch.setattr(step, "only", True)
+    task = asyncio.create_task(idle._guarded(step, idle._run(step)))
+    await asyncio.wait_for(leaving.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert given_back == []
+    assert len(idle._outbox._waiting) == 1
