@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 
 from config.base import Count, Days, Name, Seconds, Section, SettingsError, unknown_setting
 from config.types import Types, check_types
+from schemas import sentence
 
 ENV_PREFIX = "DISPATCHER_"
 CONFIG_FILE_VARIABLE = "DISPATCHER_CONFIG"
@@ -261,6 +262,6 @@ def _sentence(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
-        said = _PLAINLY.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+        said = _PLAINLY.get(item["type"]) or sentence(item)
         lines.append(f"setting {where}: {said}" if where else said)
     return "; ".join(lines)

@@ -13,7 +13,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from consumers.exception_names import exception_name
 from dispatcher.core.admission import is_type
 from dispatcher.core.errors import DispatcherError
-from schemas import RetrySpec
+from schemas import RetrySpec, sentence
 
 Kind = Literal["async", "thread", "process"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,7 +57,7 @@ class Retry:
             )
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise RegistryError(f"Retry({first['loc'][0]}=…): {first['msg']}") from None
+            raise RegistryError(f"Retry({first['loc'][0]}=…): {sentence(first)}") from None
 
 
 def _names(field: str, classes: Any) -> tuple[str, ...] | None:
@@ -118,6 +118,8 @@ class Registry:
         Raises:
             RegistryError: the type is malformed or taken, or the function cannot be a handler.
         """
+        if not isinstance(job_type, str):  # without its arguments, the decorator would declare nothing
+            raise RegistryError('a handler is declared with its job type: @jobs.handler("invoice.send")')
 
         def declare(function: Function) -> Function:
             handler = _handler(job_type, function, timeout, retry, isolate)

@@ -4,6 +4,7 @@ This package imports nothing else of the project. Every format carries its versi
 """
 
 from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Progressed, Refused, Rerun, Started
+from schemas.faults import sentence
 from schemas.job import (
     MAX_ID_LENGTH,
     PRIORITIES,
@@ -40,4 +41,5 @@ __all__ = [
     "Started",
     "Trace",
     "WorkMessage",
+    "sentence",
 ]

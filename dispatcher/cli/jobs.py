@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.session import run_operation, told
 from dispatcher.core.explaining import explain
 from dispatcher.core.history import Document
+from dispatcher.core.watching import progress_said
 from dispatcher.edges import clock
 from dispatcher.services.operations import Operations
 from dispatcher.services.replaying import retry_matching, retryable
@@ -92,8 +94,7 @@ def show_job(doc: Document) -> None:
         ("accepted", output.iso(doc["accepted_at"])),
         ("finished", output.iso(doc["finished_at"]) or "-"),
     ]
-    if doc.get("due_at"):
-        fields.append(("due", output.iso(doc["due_at"])))
+    fields.extend(_limits(doc))
     for name in ("payload", "tags", "result"):
         if doc.get(name) is not None:
             fields.append((name, output.plain(json.dumps(doc[name], ensure_ascii=False, default=str), 400)))
@@ -113,14 +114,28 @@ def show_job(doc: Document) -> None:
             break
 
 
+def _limits(doc: Document) -> Iterator[tuple[str, str | None]]:
+    """What the client asked for besides, where it did."""
+    if doc.get("due_at"):
+        yield "due", output.iso(doc["due_at"])
+    if doc.get("expires_at"):
+        yield "expires", output.iso(doc["expires_at"])
+    if doc.get("deadline_at"):
+        missed = (doc["finished_at"] or clock.now_ms()) > doc["deadline_at"]
+        yield "deadline", f"{output.iso(doc['deadline_at'])}{' (missed)' if missed else ''}"
+    if doc.get("timeout"):
+        yield "timeout", f"{doc['timeout']:g} s"
+
+
 def _progress(progress: Document) -> str:
-    """How far the handler said it has come."""
-    done, total = progress["done"], progress.get("total")
-    said = f"{done:g}" if total is None else f"{done:g} of {total:g}"
-    if total:
-        said += f" ({done / total:.0%})"
-    told = f"attempt {progress['n']}, at {output.clock(progress['at'])}"
-    return f"{said}: {progress['message']} ({told})" if progress.get("message") else f"{said} ({told})"
+    """How far the handler said it has come, in which attempt, and when."""
+    return f"{progress_said(progress)} (attempt {progress['n']}, at {output.clock(progress['at'])})"
+
+
+def _outcome(doc: Document, attempt: Document) -> str:
+    """How an attempt ended; one that somebody began again, or that the job's end left behind, has no end in history."""
+    latest = doc["state"] == JobState.RUNNING and attempt is doc["attempts"][-1]
+    return attempt["outcome"] or ("running" if latest else "no end known")
 
 
 def _timeline(doc: Document) -> list[tuple[Any, ...]]:
@@ -133,7 +148,7 @@ def _timeline(doc: Document) -> list[tuple[Any, ...]]:
                 attempt["n"],
                 output.duration(started - doc["accepted_at"]),
                 output.duration(finished - started) if finished is not None else "-",
-                output.state(attempt["outcome"] or "running or lost"),
+                output.state(_outcome(doc, attempt)),
                 (attempt.get("error") or {}).get("type", ""),
                 attempt["worker"],
             )

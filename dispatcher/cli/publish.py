@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ import click
 from config import Settings
 from dispatcher.cli import output
 from dispatcher.cli.completing import lanes, types
+from dispatcher.cli.durations import Seconds
 from dispatcher.cli.session import settings, warn_of_skew
 from dispatcher.client import Client, Receipt
 from dispatcher.core.timing import parse_time
@@ -33,12 +33,6 @@ CLOCK_TIMEOUT = 0.5
 _FIELDS = ("priority", "lane", "delay", "run_at", "expires", "deadline", "timeout")
 
 
-def _seconds(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise click.BadParameter("write a number of seconds, for example 90")
-    return value
-
-
 def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     if value is not None and parse_time(value) is None:
         raise click.BadParameter("write a time with its offset: 2026-11-26T18:00:00+01:00")
@@ -51,18 +45,21 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 @click.option("--id", "job_id", help="The job's id; a UUIDv7 where none is given.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="Default: normal.")
 @click.option("--lane", shell_complete=lanes, help="Work queue family.")
-@click.option("--delay", type=float, callback=_seconds, help="Seconds from now, at most a year.")
+@click.option(
+    "--delay",
+    type=Seconds(),
+    help="Seconds from now, at most a year; 30m, 12h or 7d will do too.",
+)
 @click.option(
     "--run-at", metavar="TIME", callback=_time, help="When to start, RFC 3339 with its offset; the past means now."
 )
-@click.option("--expires", type=float, callback=_seconds, help="Seconds after which it must not start any more.")
+@click.option("--expires", type=Seconds(), help="Seconds after which it must not start any more.")
 @click.option(
     "--deadline",
-    type=float,
-    callback=_seconds,
+    type=Seconds(),
     help="Seconds within which it should have finished: measured, not enforced.",
 )
-@click.option("--timeout", type=float, callback=_seconds, help="Seconds for one attempt.")
+@click.option("--timeout", type=Seconds(), help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from dispatcher.cli import completing, output
+from dispatcher.cli.durations import Seconds
 from dispatcher.cli.session import run_operation
-from dispatcher.core.moments import length_ms
 from dispatcher.core.timing import parse_time
 from dispatcher.edges import clock
 from dispatcher.services import rescheduling
 from dispatcher.services.operations import Operations
 
 
-def _due(at: str | None, delay: str | None) -> int:
+def _due(at: str | None, delay: float | None) -> int:
     """The time that the two options say, in milliseconds since the epoch."""
     if (at is None) == (delay is None):
         raise click.UsageError("give --at or --delay, and not both")
@@ -22,19 +22,16 @@ def _due(at: str | None, delay: str | None) -> int:
         if moment is None:
             raise click.BadParameter("write a time with its offset: 2026-11-26T18:00:00+01:00", param_hint="--at")
         return moment
-    length = length_ms(delay or "")
-    if length is None:
-        raise click.BadParameter("write 90s, 30m, 12h or 7d", param_hint="--delay")
-    return clock.now_ms() + length
+    return clock.now_ms() + round((delay or 0) * 1000)
 
 
 @click.command("reschedule")
 @click.argument("job_id", metavar="ID", shell_complete=completing.jobs)
 @click.option("--at", metavar="TIME", help="The new time, RFC 3339 with its offset; the past means now.")
-@click.option("--delay", metavar="90s", help="The new time, so long from now.")
+@click.option("--delay", type=Seconds(), help="The new time, so long from now: 90 or 90s, 30m, 12h, 7d.")
 @click.option("--app", shell_complete=completing.apps, help="The application, where several have this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: app, id, due_at.")
-def reschedule(job_id: str, at: str | None, delay: str | None, app: str | None, as_json: bool) -> None:
+def reschedule(job_id: str, at: str | None, delay: float | None, app: str | None, as_json: bool) -> None:
     """Move a job that waits for its time to another time. ID may be APP:ID.
 
     Only a job that is due in more than a minute or so can be moved. Doing it again is safe.

@@ -19,7 +19,7 @@ from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import MAX_MESSAGE_BYTES
 from dispatcher.core.types import TypeRules, TypeTable
-from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage
+from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage, sentence
 
 MAX_TYPE_LENGTH = 100
 DEFAULT_LANE = "default"
@@ -216,7 +216,7 @@ def _validate(body: dict[str, Any]) -> JobRequest:
         where = ".".join(
             str(part) for part in first["loc"][:2] if part in KNOWN_FIELDS or part in RetrySpec.model_fields
         )
-        raise Refusal(Code.INVALID_FIELD, f"{where}: {first['msg']}") from None
+        raise Refusal(Code.INVALID_FIELD, f"{where}: {sentence(first)}") from None
 
 
 def _check_values(request: JobRequest, raw: bytes, body: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def _attempts(doc: Document, state: JobState) -> list[str]:
     lost = sum(a["outcome"] is None for a in doc["attempts"]) - (state is JobState.RUNNING)
     said = [f"{_number(spent, 'attempt')} of this run ended; {_allowed(spent, allowed, state)}"] if spent else []
     if lost > 0:
-        said.append(f"{_number(lost, 'execution')} never told an end: a worker died or was cut off while it ran.")
+        said.append(f"{_number(lost, 'execution')} never told an end: its worker died, was cut off, or gave it back.")
     return said
 
 

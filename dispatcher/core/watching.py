@@ -24,18 +24,33 @@ def _news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:
             yield attempt["started_at"], f"{name} started on {attempt['worker']}"
         if attempt["outcome"] is not None and (old is None or old["outcome"] is None):
             yield attempt["finished_at"], f"{name} {attempt['outcome']}{_error(attempt)}"
+    progress = doc.get("progress")
+    if progress and progress != (before or {}).get("progress"):
+        yield progress["at"], f"progress {progress_said(progress)}"
     if before is None or (before["state"], before["run"], before["seq"]) != (doc["state"], doc["run"], doc["seq"]):
         due = doc.get("due_at")
         last = max([doc["accepted_at"], *(a["finished_at"] or a["started_at"] for a in doc["attempts"])])
         yield doc["finished_at"] or last, f"state {doc['state']}" + (f", due in {_wait(due - last)}" if due else "")
 
 
+def progress_said(progress: Document) -> str:
+    """How far the handler said it has come, in one line."""
+    done, total = progress["done"], progress.get("total")
+    said = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    if total:
+        said += f" ({done / total:.0%})"
+    return f"{said}: {_one_line(progress['message'])}" if progress.get("message") else said
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _error(attempt: Document) -> str:
     error = attempt.get("error")
     if not error:
         return ""
-    text = " ".join("".join(c if c.isprintable() else " " for c in error["message"]).split())
-    return f": {error['type']}: {text[:200]}"
+    return f": {error['type']}: {_one_line(error['message'])[:200]}"
 
 
 def _wait(ms: int) -> str:

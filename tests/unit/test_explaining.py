@@ -15,7 +15,8 @@ from tests.acceptance.readme import ROOT
 from tests.unit.samples import NOW
 
 
-def _attempt(n: int, outcome: str | None, run: int = 1) -> dict[str, Any]:
+def attempt(n: int, outcome: str | None, run: int = 1) -> dict[str, Any]:
+    """One entry of a document's attempts."""
     finished = None if outcome is None else NOW + 2_000 * n
     times = {"started_at": NOW + 1_000 * n, "finished_at": finished}
     return {"run": run, "n": n, "execution": f"e{run}.{n}", "outcome": outcome, "worker": "host-1", **times}
@@ -41,14 +42,14 @@ ERROR = {"type": "ConnectionError", "message": "the other\x1b side\nhung up"}
     [
         (make_doc("queued"), ["accepted 5.0 s ago", "work.v1.default.normal", "moved on by: worker"]),
         (
-            make_doc("running", attempts=[_attempt(1, None)], timeout=30.0),
+            make_doc("running", attempts=[attempt(1, None)], timeout=30.0),
             ["Attempt 1 has run for 4.0 s on worker host-1", "timeout is 30 s"],
         ),
         (make_doc("running"), ["has not reached history yet"]),
         (
             make_doc(
                 "retrying",
-                attempts=[_attempt(1, "failed"), _attempt(2, "failed")],
+                attempts=[attempt(1, "failed"), attempt(2, "failed")],
                 due_at=NOW + 8_000,
                 error=ERROR,
                 retry={"max_attempts": 3},
@@ -56,7 +57,7 @@ ERROR = {"type": "ConnectionError", "message": "the other\x1b side\nhung up"}
             ["ConnectionError: the other side hung up", "in 3.0 s", "2 attempts of this run", "1 attempt at most"],
         ),
         (
-            make_doc("retrying", attempts=[_attempt(1, "failed")], due_at=NOW - 60_000),
+            make_doc("retrying", attempts=[attempt(1, "failed")], due_at=NOW - 60_000),
             ["1 attempt of this run", "stands in its handler", "65 s ago", "waits for a worker"],
         ),
         (make_doc("scheduled", due_at=NOW + 3_600_000), ["in 60 min"]),
@@ -67,15 +68,15 @@ ERROR = {"type": "ConnectionError", "message": "the other\x1b side\nhung up"}
         (make_doc("waiting"), ["waits for the jobs it depends on"]),
         (make_doc("buffered"), ["a member of a group"]),
         (
-            make_doc("succeeded", attempts=[_attempt(1, "succeeded")]),
+            make_doc("succeeded", attempts=[attempt(1, "succeeded")]),
             ["handler returned", "ended at 2027-01-15T08:00:09Z"],
         ),
         (
-            make_doc("failed", attempts=[_attempt(1, "failed")], error=ERROR),
+            make_doc("failed", attempts=[attempt(1, "failed")], error=ERROR),
             ["parked.v1.default", "ConnectionError", "no other follows, since"],
         ),
         (make_doc("failed", error={"type": "no_handler", "message": "none"}), ["a handler for email.send"]),
-        (make_doc("timed_out", attempts=[_attempt(1, "timed_out")]), ["parked.v1.default"]),
+        (make_doc("timed_out", attempts=[attempt(1, "timed_out")]), ["parked.v1.default"]),
         (make_doc("cancelled", error={"type": "Cancel", "message": "why not"}), ["The reason: Cancel: why not"]),
         (make_doc("expired"), ["not started within its expires"]),
         (make_doc("duplicate"), ["unique key"]),
@@ -107,7 +108,7 @@ def test_only_commands_that_work_are_named(state: JobState) -> None:
 
 def test_attempts_of_earlier_runs_do_not_count() -> None:
     """A second run begins anew, and says so."""
-    attempts = [_attempt(1, "failed"), _attempt(2, "failed"), _attempt(1, "failed", run=2)]
+    attempts = [attempt(1, "failed"), attempt(2, "failed"), attempt(1, "failed", run=2)]
     text = said(make_doc("retrying", run=2, attempts=attempts, retry={"max_attempts": 5}))
     assert "(run 2)" in text
     assert "1 attempt of this run ended; its message allows 5, so 4 attempts" in text
@@ -115,9 +116,11 @@ def test_attempts_of_earlier_runs_do_not_count() -> None:
 
 def test_executions_that_never_ended_are_told() -> None:
     """A worker died holding it; the one that runs now is not meant."""
-    lost = [_attempt(1, None), _attempt(1, "succeeded")]
-    assert "1 execution never told an end" in said(make_doc("succeeded", attempts=lost))
-    assert "never told" not in said(make_doc("running", attempts=[_attempt(1, None)]))
+    lost = [attempt(1, None), attempt(1, "succeeded")]
+    assert "1 execution never told an end: its worker died, was cut off, or gave it back." in said(
+        make_doc("succeeded", attempts=lost)
+    )
+    assert "never told" not in said(make_doc("running", attempts=[attempt(1, None)]))
 
 
 def test_advice_is_that_of_the_docs() -> None:

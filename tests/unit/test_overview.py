@@ -8,7 +8,7 @@ from dispatcher.core.overview import HistoryLook, Look, overview
 from dispatcher.core.topology import Names
 from dispatcher.core.watching import news
 from tests.unit.samples import NOW
-from tests.unit.test_explaining import _attempt, make_doc
+from tests.unit.test_explaining import attempt, make_doc
 
 NAMES = Names("p.")
 PLACE = ("default", "normal")
@@ -56,14 +56,14 @@ def test_what_is_not_known_is_not_zero() -> None:
 
 def test_news_are_told_once() -> None:
     """A first look tells everything so far; the next only what is new; the same document nothing."""
-    first = make_doc("retrying", attempts=[_attempt(1, "failed")], seq=2, due_at=NOW + 9_000)
+    first = make_doc("retrying", attempts=[attempt(1, "failed")], seq=2, due_at=NOW + 9_000)
     lines = [line for _, line in news(None, first)]
     assert lines == [
         "accepted: email.send in lane default, priority normal", "run 1, attempt 1 started on host-1",
         "run 1, attempt 1 failed", "state retrying, due in 7.0 s",
     ]  # fmt: skip
     assert list(news(first, first)) == []
-    attempts = [*first["attempts"], _attempt(2, "succeeded")]
+    attempts = [*first["attempts"], attempt(2, "succeeded")]
     second = first | {"attempts": attempts, "state": "succeeded", "due_at": None}
     assert [line for _, line in news(first, second)] == [
         "run 1, attempt 2 started on host-1", "run 1, attempt 2 succeeded", "state succeeded",
@@ -72,9 +72,9 @@ def test_news_are_told_once() -> None:
 
 def test_what_happens_in_one_millisecond_is_told_in_its_order() -> None:
     """A start before its end, a state after what led to it."""
-    attempt = _attempt(1, "failed")
-    doc = make_doc("failed", attempts=[attempt | {"finished_at": attempt["started_at"]}], seq=2)
-    doc |= {"accepted_at": attempt["started_at"], "finished_at": attempt["started_at"]}
+    once = attempt(1, "failed")
+    doc = make_doc("failed", attempts=[once | {"finished_at": once["started_at"]}], seq=2)
+    doc |= {"accepted_at": once["started_at"], "finished_at": once["started_at"]}
     assert [line.split(":")[0] for _, line in news(None, doc)] == [
         "accepted", "run 1, attempt 1 started on host-1", "run 1, attempt 1 failed", "state failed",
     ]  # fmt: skip

@@ -226,3 +226,9 @@ def test_what_snooze_and_cancel_carry() -> None:
     """Seconds and a reason."""
     assert (Snooze(0).seconds, Snooze(86_400).seconds) == (0.0, 86_400.0)
     assert (Cancel("why").reason, Cancel().reason) == ("why", "")
+
+
+def test_a_decorator_without_its_type_is_an_error() -> None:
+    """``@jobs.handler`` alone would declare nothing, and put a decorator in the function's place."""
+    with pytest.raises(RegistryError, match="declared with its job type"):
+        Registry().handler(takes_dict)  # type: ignore[arg-type]

@@ -134,6 +134,7 @@ def test_values_in_the_environment() -> None:
         ({"DISPATCHER_AMQP__PREFIX": "a b"}, "setting amqp.prefix: "),
         ({"DISPATCHER_MONGO__DATABASE": ""}, "setting mongo.database: "),
         ({"DISPATCHER_INTAKE__KEY_GRACE": "301"}, "setting intake.key_grace: "),
+        ({"DISPATCHER_WORKER__LANES": "bulk"}, "setting worker.lanes: write a list"),
         ({"DISPATCHER_LANES": '["bulk"]'}, 'lanes must contain "default"'),
         ({"DISPATCHER_LANES": "[]"}, "setting lanes: "),
         ({"DISPATCHER_LANES": '["default", "Bulk"]'}, "setting lanes.1: "),
@@ -148,6 +149,7 @@ def test_a_mistake_is_named(env: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(env)
     assert said in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
