@@ -27,9 +27,17 @@ from schemas import JobState
     show_default=True,
     help="Seconds to wait for a job that history does not have yet.",
 )
+@click.option(
+    "--run",
+    type=click.IntRange(1),
+    default=1,
+    help="Wait for this run, of a job that was started again: jobs retry and dead replay say which.",
+)
 @click.option("--interval", type=click.FloatRange(0.05), default=0.5, show_default=True, help="Seconds between looks.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end: the job.")
-def watch(job_id: str, app: str | None, timeout: float | None, wait: float, interval: float, as_json: bool) -> None:
+def watch(
+    job_id: str, app: str | None, timeout: float | None, wait: float, run: int, interval: float, as_json: bool
+) -> None:
     """Follow a job, with a line for whatever happens, until it ends. JOB may be APP:ID.
 
     It reads the job's document from history every --interval seconds; what ends and starts again in between is told
@@ -40,7 +48,7 @@ def watch(job_id: str, app: str | None, timeout: float | None, wait: float, inte
     until = None if timeout is None else time.monotonic() + timeout
 
     async def action(operations: Operations) -> Document:
-        doc = await _appearance(operations, job_id, app, wait, interval)
+        doc = await _appearance(operations, job_id, app, run, wait, interval)
         return await _follow(operations, doc, until, interval, as_json)
 
     doc = run_operation(action, ages=True)
@@ -54,13 +62,18 @@ def watch(job_id: str, app: str | None, timeout: float | None, wait: float, inte
         raise click.exceptions.Exit(1)
 
 
-async def _appearance(operations: Operations, job_id: str, app: str | None, wait: float, interval: float) -> Document:
-    """The job, once history has it."""
+async def _appearance(
+    operations: Operations, job_id: str, app: str | None, run: int, wait: float, interval: float
+) -> Document:
+    """The job, once history has it and has heard of this run."""
     until = time.monotonic() + wait
     while True:
         over = time.monotonic() >= until
         try:
-            return await operations.find(job_id, app, hint=over)
+            doc = await operations.find(job_id, app, hint=over)
+            if doc["run"] >= run:
+                return doc
+            raise OperationError(f"run {run} of job {doc['_id']} is not in history (yet); the last is {doc['run']}")
         except OperationError:
             if over:
                 raise

@@ -58,10 +58,15 @@ async def test_watch_follows_a_job_to_its_end(installed: Installation) -> None:
         good = await succeed(installed, "watch", "good", "--interval", "0.1")
         installed.publish("v.flaky", {"id": "bad", "payload": {"never": True}}, key)
         bad = await command(installed, "watch", "shop:bad", "--json")
+        run = (await succeed(installed, "jobs", "retry", "shop:bad", "--json")).json["run"]
+        again = await command(installed, "watch", "shop:bad", "--run", str(run), "--json")
+        none = await command(installed, "watch", "good", "--run", "2", "--wait", "0.2")
     assert "run 1, attempt 1 failed: ConnectionError: broken" in good.out
     assert "run 1, attempt 2 succeeded" in good.out
     assert good.out.rstrip().endswith("state succeeded")
     assert (bad.code, bad.json["state"]) == (1, "failed")
+    assert (again.code, again.json["state"], again.json["run"]) == (1, "failed", 2)
+    assert (none.code, "run 2 of job shop:good is not in history" in none.err) == (1, True)
     installed.publish("v.flaky", {"id": "late"}, key)
     late = await command(installed, "watch", "late", "--wait", "0.2")
     assert late.code == 1
