@@ -98,7 +98,7 @@ def test_a_filter_that_finds_something_says_nothing(shop: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["--run-at tomorrow", "--run-at 2026-11-26", "--delay nan", "--delay -1", "--timeout inf", "--delay 1h"]
+    "options", ["--run-at tomorrow", "--run-at 2026-11-26", "--delay nan", "--delay -1", "--timeout inf", "--delay 1w"]
 )
 def test_a_time_that_is_none_is_not_published(shop: Installation, options: str) -> None:
     """Exit code 2: it is how it was typed."""
