@@ -101,6 +101,7 @@ class KeyCache:
         except DatabaseError as error:
             raise KeysAway from error
         self._records.update(found)
+        metrics.key_size.set(len(self._records))
         if len(self._unknown) > MAX_UNKNOWN:
             self._unknown.clear()
         until = time.monotonic() + UNKNOWN_FOR

@@ -24,7 +24,8 @@ async def test_mongo(started: Servers, tmp_path: Path, capsys: pytest.CaptureFix
     assert away.mongo_good(outcome, absence.found), shown
 
 
-@pytest.mark.parametrize("way", ["kill", pytest.param("black hole", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["kill", "black hole"])
 async def test_broker(way: str, started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Away for a while: every consumer is back within 10 s of its return, and /readyz says no until it is."""
     absence = BrokerAway([way], 1, 5.0)

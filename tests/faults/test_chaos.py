@@ -1,4 +1,4 @@
-"""`make chaos` in short: a few thousand jobs for each sort of fault, in two minutes; the ledgers are printed.
+"""`make chaos` in short: a few thousand jobs for each sort of fault; the ledgers are printed.
 
 Each scenario has the bar that holds on any machine: nothing lost, nothing unexpected, one final state, and every
 repeated execution has a cause. How many are repeated is printed; only what could have been held bounds it here.
@@ -61,6 +61,7 @@ async def test_network(started: Servers, tmp_path: Path, capsys: pytest.CaptureF
     await check(started, tmp_path, capsys, 2_000, 125, 1.0, "proxy", "alarms", "queues")
 
 
+@pytest.mark.long
 async def test_freeze(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A worker stands still for longer than its heartbeat."""
     await check(started, tmp_path, capsys, 300, 60, 1.0, "freeze")

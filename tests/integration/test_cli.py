@@ -132,7 +132,7 @@ async def test_publish_says_accepted_refused_and_unanswered(shop: Shop) -> None:
         (["jobs", "list", "--since", "1h", "--until", "2h"], "after --since"),
         (["jobs", "list", "--since", "yesterday"], "2h, 30m, 7d"),
         (["publish", "a.b", "--run-at", "tomorrow"], "with its offset"),
-        (["publish", "a.b", "--delay", "nan"], "number of seconds"),
+        (["publish", "a.b", "--delay", "nan"], "no length of time"),
         (["jobs", "show"], "ID"),
         (["run", "cook"], "intake"),
         (["worker"], "MODULE:REGISTRY"),

@@ -110,7 +110,7 @@ async def test_a_key_in_use_that_ends_soon_is_named_in_the_log_once(installed: I
         assert 2.9 * DAY_MS < float(first.split()[1]) * 1000 < 3 * DAY_MS
     text = await command(installed, "keys", "list", "--app", "ending")
     assert "keys rotate" in text.err
-    assert "(in 3.0 d)" in text.out
+    assert "(in 3 days)" in text.out
 
 
 def wrong_keys(count: int) -> list[str]:
