@@ -20,6 +20,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core.dated import dated
 from dispatcher.core.timing import has_expired, route
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -148,7 +149,7 @@ class Agenda:
 
     async def _park(self, delivery: Delivery) -> None:
         _logger.error("a message among the scheduled jobs is not ours")
-        headers = {ERROR_HEADER: "not a work message"}
+        headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
         await self._publish([Outgoing("", self._names.parked("default"), delivery.body, headers)])
 
     async def _release(self) -> None:

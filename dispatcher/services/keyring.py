@@ -70,7 +70,7 @@ class Keyring:
             lifetime: of the new key, in milliseconds; None: as long as the old one was made for.
 
         Raises:
-            KeyringError: there is no such key, or it was revoked.
+            KeyringError: there is no such key, or it was revoked, before or meanwhile.
         """
         old = await self.get(key_id)
         if old.revoked:
@@ -82,7 +82,10 @@ class Keyring:
         details = {"replaced_by": new.id, "expires_at": retired.expires_at, "successor_expires_at": new.expires_at}
         async with self._audit.entry("key.rotated", by=whoami(), app=old.app, key_id=old.id, **details):
             await self._store.create(new)
-            await self._store.retire(retired)
+            if not await self._store.retire(retired):
+                # a successor would go on in the hands of whoever the key was taken from
+                await self._store.revoke(new.id)
+                raise KeyringError(f"key {old.id} was revoked just now; nothing replaces it")
         return Rotated(key, new, retired)
 
     async def revoke(self, key_id: str) -> list[KeyRecord]:

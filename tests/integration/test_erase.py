@@ -91,16 +91,18 @@ async def test_an_app_is_erased_everywhere(installed: Installation) -> None:
     """Documents, parked and refused messages; what waits stays, and so does everything of others."""
     await fill(installed)
     expected = {"history": 3, "parked": 1, "rejected": 1, "unfinished": 1}
-    for job_id in ("e.good", "waits"):  # as a cancelled and a waiting job have them
-        row = {"_id": f"ann:{job_id}", "app": "ann", "id": job_id, "state": "waiting", "body": b"data of ann"}
-        installed.db.scheduled.insert_one(row)
+    # as a cancelled job, a waiting one, and one that history shows as finished while a new run begins to wait have them
+    rows = [("e.good", 1), ("waits", 1), ("e.bad", 2)]
+    waiting = {"app": "ann", "state": "waiting", "body": b"data of ann"}
+    installed.db.scheduled.insert_many([waiting | {"_id": f"ann:{n}", "id": n, "run": run} for n, run in rows])
     before = stored(installed)
     assert await erased(installed, "--app", "ann", "--dry-run") == expected | {"dry_run": True}
     assert stored(installed) == before == {"ann": 4, "bob": 3}
     assert await erased(installed, "--app", "ann", "--yes") == expected | {"dry_run": False}
     assert stored(installed) == {"ann": 1, "bob": 3}
     assert installed.job("waits", "ann")
-    assert [row["id"] for row in installed.db.scheduled.find()] == ["waits"]
+    assert {row["id"] for row in installed.db.scheduled.find()} == {"waits", "e.bad"}
+    installed.db.scheduled.delete_many({})
     queues = [installed.names.parked("default"), installed.names.rejected]
     await eventually(lambda: [installed.depth(queue) for queue in queues] == [1, 1], "the rest is put back")
     for queue in queues:

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.core import keys
 from dispatcher.edges.mongo import AuditStore, Database, DatabaseAway, KeyStore
 from dispatcher.services.intake import Intake
-from dispatcher.services.keyring import Keyring
+from dispatcher.services.keyring import Keyring, KeyringError
 from tests.conftest import run_services
 from tests.integration.test_keys import create, listed, verdicts
 from tests.processes import command, invoke, invoked, succeed
@@ -33,6 +33,25 @@ async def entries(installation: Installation, *options: str) -> list[dict[str, A
     """What ``audit list --json`` prints."""
     found: list[dict[str, Any]] = (await invoked(installation, "audit", "list", *options, "--json")).json
     return found
+
+
+async def test_a_key_that_is_revoked_while_it_is_rotated_has_no_successor(installed: Installation) -> None:
+    """Else whoever it was taken from would have got another one."""
+    made = await create(installed, "--app", "race")
+    database = Database(installed.settings.mongo.url.get_secret_value(), installed.settings.mongo.database)
+
+    class Slow(KeyStore):
+        async def create(self, record: keys.KeyRecord) -> None:
+            await super().create(record)
+            await self.revoke(made["id"])
+
+    try:
+        with pytest.raises(KeyringError, match="revoked just now"):
+            await Keyring(Slow(database), AuditStore(database), "test").rotate(made["id"], 60_000, None)
+    finally:
+        database.close()
+    assert {key["state"] for key in (await listed(installed, "race")).values()} == {"revoked"}
+    assert (await entries(installed, "--app", "race"))[0]["outcome"] == "failed"
 
 
 async def test_both_secrets_work_until_the_grace_period_is_over(installed: Installation) -> None:
@@ -86,7 +105,7 @@ async def test_a_rotation_that_dies_between_its_writes_locks_nobody_out(installe
     database = Database(installed.settings.mongo.url.get_secret_value(), installed.settings.mongo.database)
 
     class Dying(KeyStore):
-        async def retire(self, record: keys.KeyRecord) -> None:
+        async def retire(self, record: keys.KeyRecord) -> bool:
             raise DatabaseAway("killed here")
 
     keyring = Keyring(Dying(database), AuditStore(database), "test")

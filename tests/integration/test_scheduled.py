@@ -120,6 +120,22 @@ async def test_three_schedulers_release_each_job_once_and_in_time(installed: Ins
     assert installed.db.scheduled.count_documents({"_id": {"$regex": "^shop:m-"}, "state": "released"}) == 600
 
 
+async def test_what_is_no_job_is_parked_and_dated(installed: Installation) -> None:
+    """With its time, by which retention finds it; jobs beside it are kept."""
+    names, queue = installed.names, installed.names.parked("default")
+    installed.publish_many(
+        [(names.scheduled, b"no job"), (names.scheduled, a_job("p-beside", 900).encode())], exchange=""
+    )
+    before = clock.now_ms()
+    async with run_services(Scheduler(installed.settings)):
+        await eventually(lambda: installed.depth(queue), "it is parked")
+        await eventually(lambda: kept(installed, "p-beside"), "the job is kept")
+    ((headers, body),) = installed.drain(queue)
+    assert (body, headers["x-error"]) == (b"no job", "not a work message")
+    assert before <= headers["x-at"] <= clock.now_ms()
+    assert installed.depth(names.scheduled) == 0
+
+
 async def test_what_comes_again_after_its_release_is_not_released_again(installed: Installation) -> None:
     """A message whose acknowledgement was lost finds its job there."""
     settings = installed.settings

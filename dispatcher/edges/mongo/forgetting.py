@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from pymongo import DeleteOne
+
 from dispatcher.core.filters import JobFilter
 from dispatcher.core.lifecycle import FINAL
 from dispatcher.edges.mongo.client import Database, from_date, to_date
@@ -60,19 +62,32 @@ class Forgetting:
 
     async def _forget(self, query: Mapping[str, Any]) -> int:
         """The query is asked again with the deletion: a job that began a new run meanwhile stays."""
-        cursor = self._jobs.find(query, {"accepted_at": 1}).sort("accepted_at", 1).limit(BATCH)
-        found = {stored["_id"]: minute_of(from_date(stored["accepted_at"]) or 0) async for stored in cursor}
+        cursor = self._jobs.find(query, {"accepted_at": 1, "run": 1}).sort("accepted_at", 1).limit(BATCH)
+        found = {stored["_id"]: stored async for stored in cursor}
         if not found:
             return 0
-        began = time.monotonic()
-        await self._stats.mark_dirty(found.values())
-        # a job that was cancelled before its time has its message there until then
-        await self._scheduled.delete_many({"_id": {"$in": list(found)}, "state": WAITING})
+        began, minutes = (
+            time.monotonic(),
+            [minute_of(from_date(stored["accepted_at"]) or 0) for stored in found.values()],
+        )
+        await self._stats.mark_dirty(minutes)
+        await self._forget_waiting({job: stored.get("run", 1) for job, stored in found.items()})
         result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
         if time.monotonic() - began > LONGEST_WRITE_MS / 1000:
-            await self._stats.mark_dirty(found.values())
+            await self._stats.mark_dirty(minutes)
         deleted: int = result.deleted_count
         return deleted
+
+    async def _forget_waiting(self, runs: Mapping[str, int]) -> None:
+        """A job that was cancelled before its time has its message there until then; one of a later run stays."""
+        waiting = self._scheduled.find({"_id": {"$in": list(runs)}, "state": WAITING}, {"run": 1})
+        over = [
+            DeleteOne({"_id": stored["_id"], "run": stored["run"], "state": WAITING})
+            async for stored in waiting
+            if stored["run"] <= runs[stored["_id"]]
+        ]
+        if over:
+            await self._scheduled.bulk_write(over, ordered=False)
 
 
 def _ended(states: list[str], before: int) -> dict[str, Any]:

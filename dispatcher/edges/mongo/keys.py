@@ -43,16 +43,18 @@ class KeyStore:
             {"_id": record.id}, {"$setOnInsert": fields, "$currentDate": {"updated_at": True}}, upsert=True
         )
 
-    async def retire(self, record: KeyRecord) -> None:
+    async def retire(self, record: KeyRecord) -> bool:
         """Store what a rotation changed: until when the old key is accepted, and its successor.
 
-        The end is only ever brought forward, whatever another command does meanwhile.
+        The end is only ever brought forward, whatever another command does meanwhile. False where one has revoked it.
         """
         ends = to_date(record.expires_at)
         # null, which stands for no end, is less than any date
         sooner = {"$cond": [{"$eq": ["$expires_at", None]}, ends, {"$min": ["$expires_at", ends]}]}
         changed = {"expires_at": sooner, "replaced_by": record.replaced_by, "lifetime": record.lifetime}
-        await self._keys.update_one({"_id": record.id}, [{"$set": changed | {"updated_at": "$$NOW"}}])
+        query = {"_id": record.id, "revoked_at": None}
+        result = await self._keys.update_one(query, [{"$set": changed | {"updated_at": "$$NOW"}}])
+        return bool(result.matched_count)
 
     async def revoke(self, key_id: str) -> KeyRecord | None:
         """Revoke for good; None where there is no such key. Doing it again changes nothing."""
