@@ -11,7 +11,7 @@ from tests.faults.absences import BrokerAway, MongoAway, scenario
 from tests.faults.conftest import Servers
 from tests.faults.run import run
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 async def test_mongo(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,6 @@ async def test_mongo(started: Servers, tmp_path: Path, capsys: pytest.CaptureFix
     assert away.mongo_good(outcome, absence.found), shown
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("way", ["kill", "black hole"])
 async def test_broker(way: str, started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Away for a while: every consumer is back within 10 s of its return, and /readyz says no until it is."""

@@ -56,6 +56,7 @@ async def test_servers(started: Servers, tmp_path: Path, capsys: pytest.CaptureF
     await check(started, tmp_path, capsys, 1_500, 100, 2.0, "broker", "mongo")
 
 
+@pytest.mark.long
 async def test_network(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Connections are cut, reset, slow, cut into slices or silent; alarms; queues are deleted."""
     await check(started, tmp_path, capsys, 2_000, 125, 1.0, "proxy", "alarms", "queues")

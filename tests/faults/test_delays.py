@@ -11,7 +11,7 @@ from tests.faults.conftest import Servers
 from tests.faults.run import run
 from tests.faults.test_chaos import seed
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 async def test_delays_through_a_kill_of_the_broker(

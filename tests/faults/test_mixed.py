@@ -15,10 +15,9 @@ from tests.faults.run import run
 #: How long the long ones are.
 SECONDS = 5.0
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(300)]
 
 
-@pytest.mark.long
 async def test_short_jobs_beside_long_ones(
     started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,7 +86,7 @@ async def test_poison_beside_500_good_jobs(tmp_path: Path) -> None:
         assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
 async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path, kills: int) -> None:
     """Each time as soon as it runs some; no job is parked or spends an attempt, and all succeed at last."""
     path = tmp_path / "executions"
