@@ -66,10 +66,8 @@ class Forgetting:
         found = {stored["_id"]: stored async for stored in cursor}
         if not found:
             return 0
-        began, minutes = (
-            time.monotonic(),
-            [minute_of(from_date(stored["accepted_at"]) or 0) for stored in found.values()],
-        )
+        began = time.monotonic()
+        minutes = [minute_of(from_date(stored["accepted_at"]) or 0) for stored in found.values()]
         await self._stats.mark_dirty(minutes)
         await self._forget_waiting({job: stored.get("run", 1) for job, stored in found.items()})
         result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
