@@ -34,7 +34,7 @@ from consumers.registry import Registry
 from consumers.standstill import Standstill
 from consumers.steps import Step, StepKey, step_key
 from dispatcher.core import ladder
-from dispatcher.core.dated import dated
+from dispatcher.core.dated import not_work
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -53,7 +53,6 @@ from schemas.events import MARK
 
 _logger = log.get("worker")
 
-ERROR_HEADER = "x-error"
 #: Suspects held at a time, for each lane; each runs in a process of its own.
 SUSPECTS_HELD = 4
 #: Heartbeats that a broker waits for, at least, before it gives the messages of a silent connection to others.
@@ -299,7 +298,7 @@ class Worker:
     def _park_poison(self, delivery: Delivery) -> None:
         _logger.error("message in a work queue is not ours", queue=delivery.queue)
         parked = self._names.parked(self._lane_of(delivery.queue))
-        headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
+        headers = not_work(clock.now_ms())
         message = Outgoing("", parked, delivery.body, headers)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 

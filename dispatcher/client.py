@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from dispatcher.core.errors import DispatcherError
+from dispatcher.core.keys import KEY_HEADER
 from dispatcher.core.topology import MAX_MESSAGE_BYTES, Names
 from dispatcher.edges import clock
 from dispatcher.edges.amqp import Outbox, Outgoing, Publisher
@@ -63,7 +64,7 @@ class Client:
 
     def __init__(self, url: str, api_key: str, *, prefix: str = "", timeout: float = 30.0) -> None:
         self._url = url
-        self._headers = {"x-api-key": api_key}
+        self._headers = {KEY_HEADER: api_key}
         self._jobs = Names(prefix).jobs
         self._timeout = timeout
         self._publisher: Publisher | None = None

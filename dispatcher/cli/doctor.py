@@ -15,6 +15,7 @@ from consumers.loading import LoadError, clashes, load_registry
 from dispatcher.cli import output
 from dispatcher.cli.session import settings
 from dispatcher.core.diagnosis import Finding, Status, exit_code, failed
+from dispatcher.core.text import counted
 from dispatcher.services.doctor import Local, diagnose
 
 _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red"}
@@ -66,5 +67,5 @@ def _show(findings: Sequence[Finding], as_json: bool) -> None:
             console.print(Text(f"{'':<8}→ ").append_text(output.plain(finding.fix, limit=500)), soft_wrap=True)
         told = finding.fix
     bad = {status: sum(f.status is status for f in findings) for status in (Status.FAILED, Status.WARNING)}
-    warnings = f"{bad[Status.WARNING]} warning{'' if bad[Status.WARNING] == 1 else 's'}"
-    output.say(f"{len(findings)} checks: {bad[Status.FAILED]} failed, {warnings}")
+    warnings = counted(bad[Status.WARNING], "warning")
+    output.say(f"{counted(len(findings), 'check')}: {bad[Status.FAILED]} failed, {warnings}")

@@ -11,6 +11,7 @@ import click
 from config import SettingsError
 from dispatcher import __version__
 from dispatcher.core.errors import DispatcherError
+from dispatcher.core.text import clean
 
 #: Each command and the module of this package that has it, imported when it is asked for: a help text or a usage
 #: error need not wait for the libraries of RabbitMQ and MongoDB.
@@ -59,8 +60,6 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        from dispatcher.cli.output import clean
-
         try:
             return super().invoke(ctx)
         except (DispatcherError, SettingsError) as error:

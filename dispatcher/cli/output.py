@@ -15,6 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dispatcher.core.text import clean
+
 _TIMES = {
     "accepted_at", "finished_at", "started_at", "due_at", "run_at", "deadline_at", "created_at", "expires_at",
     "successor_expires_at", "grace_until", "last_used_at", "first_seen", "last_seen", "at", "closed_at",
@@ -44,11 +46,6 @@ def console() -> Console:
     """Data on stdout; colours only on a terminal, and as wide as it must be elsewhere."""
     out = sys.stdout
     return Console(file=out, width=None if out.isatty() else PIPED_WIDTH, highlight=False)
-
-
-def clean(text: str) -> str:
-    """Foreign text without what could drive a terminal or change the order of its letters; lines stay lines."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def say(text: str) -> None:

@@ -10,13 +10,10 @@ import click
 from dispatcher.cli import output
 from dispatcher.cli.session import settings
 from dispatcher.core import keys
-from dispatcher.core.dated import APP_HEADER, AT_HEADER
+from dispatcher.core.dated import APP_HEADER, AT_HEADER, ERROR_HEADER, REASON_HEADER, SIZE_HEADER, TYPE_HEADER
 from dispatcher.core.moments import LAST_MS
 from dispatcher.core.topology import Names
 from dispatcher.edges.amqp import Peeked, peek
-
-_REASON, _ERROR = "x-rejected-reason", "x-error"
-_SIZE, _TYPE = "x-original-size", "x-type"
 
 _limit = click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="At most so many.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
@@ -39,9 +36,9 @@ def list_rejected(limit: int, as_json: bool) -> None:
         {
             "at": _time(message),
             "app": _text(message, APP_HEADER),
-            "type": _text(message, _TYPE),
-            "reason": _text(message, _REASON) or "",
-            "size": message.headers.get(_SIZE, len(message.body)),
+            "type": _text(message, TYPE_HEADER),
+            "reason": _text(message, REASON_HEADER) or "",
+            "size": message.headers.get(SIZE_HEADER, len(message.body)),
             "body": message.body.decode("utf-8", "replace"),
         }
         for message in _first(_names().rejected, limit)
@@ -75,7 +72,7 @@ def list_unrecorded(limit: int, as_json: bool) -> None:
     """Look at the oldest messages in unrecorded.v1; they stay in the queue."""
     shown = [
         {
-            "error": _text(message, _ERROR) or "",
+            "error": _text(message, ERROR_HEADER) or "",
             "size": len(message.body),
             "body": keys.redact(message.body).decode("utf-8", "replace"),
         }

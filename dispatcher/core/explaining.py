@@ -12,6 +12,7 @@ from dispatcher.core.lifecycle import PARKED, RERUNNABLE, STATES
 from dispatcher.core.moments import span
 from dispatcher.core.outcome import NO_HANDLER
 from dispatcher.core.refusals import Code
+from dispatcher.core.text import counted, one_line
 from schemas import JobState
 
 #: A job that is later than this is late for a reason worth a sentence; in milliseconds.
@@ -148,9 +149,9 @@ def _attempts(doc: Document, state: JobState) -> list[str]:
     spent = len({a["n"] for a in doc["attempts"] if a["run"] == doc["run"] and a["outcome"] not in (None, "snoozed")})
     allowed = (doc.get("retry") or {}).get("max_attempts")
     lost = sum(a["outcome"] is None for a in doc["attempts"]) - (state is JobState.RUNNING)
-    said = [f"{_number(spent, 'attempt')} of this run ended; {_allowed(spent, allowed, state)}"] if spent else []
+    said = [f"{counted(spent, 'attempt')} of this run ended; {_allowed(spent, allowed, state)}"] if spent else []
     if lost > 0:
-        said.append(f"{_number(lost, 'execution')} never told an end: its worker died, was cut off, or gave it back.")
+        said.append(f"{counted(lost, 'execution')} never told an end: its worker died, was cut off, or gave it back.")
     return said
 
 
@@ -160,7 +161,7 @@ def _allowed(spent: int, allowed: int | None, state: JobState) -> str:
     if state in (JobState.RETRYING, JobState.SCHEDULED, JobState.RUNNING, JobState.QUEUED):
         if allowed is None:
             return "how many it may have stands in its handler, else in the setting retry.max_attempts."
-        return f"its message allows {allowed}, so {_number(max(allowed - spent, 0), 'attempt')} at most are left."
+        return f"its message allows {allowed}, so {counted(max(allowed - spent, 0), 'attempt')} at most are left."
     return "no other follows."
 
 
@@ -180,12 +181,8 @@ def _commands(doc: Document, state: JobState) -> list[tuple[str, str]]:
 
 
 def _short(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()).rstrip(".")
+    line = one_line(text).rstrip(".")
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _time(ms: int | None) -> str:

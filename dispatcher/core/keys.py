@@ -17,6 +17,9 @@ from typing import Any, Literal
 
 from schemas import PRIORITIES
 
+#: The header of a message in which its key comes.
+KEY_HEADER = "x-api-key"
+
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_LENGTH = 30
 CHECKSUM_LENGTH = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dispatcher.core.history import Document
+from dispatcher.core.text import one_line
 
 
 def news(before: Document | None, doc: Document) -> Iterator[tuple[int, str]]:
@@ -39,18 +40,14 @@ def progress_said(progress: Document) -> str:
     said = f"{done:g}" if total is None else f"{done:g} of {total:g}"
     if total:
         said += f" ({done / total:.0%})"
-    return f"{said}: {_one_line(progress['message'])}" if progress.get("message") else said
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return f"{said}: {one_line(progress['message'])}" if progress.get("message") else said
 
 
 def _error(attempt: Document) -> str:
     error = attempt.get("error")
     if not error:
         return ""
-    return f": {error['type']}: {_one_line(error['message'])[:200]}"
+    return f": {error['type']}: {one_line(error['message'])[:200]}"
 
 
 def _wait(ms: int) -> str:

@@ -20,7 +20,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from config import Settings
-from dispatcher.core.dated import dated
+from dispatcher.core.dated import not_work
 from dispatcher.core.timing import has_expired, route
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -41,7 +41,6 @@ from schemas.events import about, encode_batches
 
 _logger = log.get("scheduler")
 
-ERROR_HEADER = "x-error"
 #: Messages of ``scheduled.v1`` held at a time, and bytes of them.
 PREFETCH = 1_000
 MAX_HELD_BYTES = 16 << 20
@@ -149,7 +148,7 @@ class Agenda:
 
     async def _park(self, delivery: Delivery) -> None:
         _logger.error("a message among the scheduled jobs is not ours")
-        headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
+        headers = not_work(clock.now_ms())
         await self._publish([Outgoing("", self._names.parked("default"), delivery.body, headers)])
 
     async def _release(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from config import Settings
 from dispatcher.core import keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
-from dispatcher.core.dated import dated
+from dispatcher.core.dated import REASON_HEADER, SIZE_HEADER, TYPE_HEADER, dated
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.timing import route
 from dispatcher.core.topology import Names, build
@@ -47,10 +47,6 @@ from schemas import Refused as RefusedEvent
 
 _logger = log.get("intake")
 
-KEY_HEADER = "x-api-key"
-REASON_HEADER = "x-rejected-reason"
-TYPE_HEADER = "x-type"
-SIZE_HEADER = "x-original-size"
 #: Seconds from one look-up of unseen keys to the next, at least: however many wrong keys arrive, MongoDB is asked no
 #: more often, and each time about all that are held. A new key waits for so long at most.
 LOOK_UP_EVERY = 0.05
@@ -145,7 +141,7 @@ class Intake:
             else:
                 self._empty(delivery)
         except NotLoaded:
-            self._unseen.append((identify(delivery.headers.get(KEY_HEADER)), delivery))
+            self._unseen.append((identify(delivery.headers.get(keys.KEY_HEADER)), delivery))
             self._unseen_wake.set()
         except KeysAway:
             self._without_keys(delivery)
@@ -171,7 +167,7 @@ class Intake:
         return not self._consumer.holds(delivery)
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
-        api_key = delivery.headers.get(KEY_HEADER)
+        api_key = delivery.headers.get(keys.KEY_HEADER)
         record = self._keys.get(identify(api_key))
         try:
             return authenticate(api_key, record, now)
@@ -267,7 +263,7 @@ class Intake:
     def _put_off(self, delivery: Delivery) -> None:
         """The message waits in the broker, out of the way of others."""
         metrics.deferred.inc()
-        kept = {KEY_HEADER: delivery.headers[KEY_HEADER]}
+        kept = {keys.KEY_HEADER: delivery.headers[keys.KEY_HEADER]}
         trace = read_trace(delivery.headers.get("traceparent"), delivery.headers.get("tracestate"))
         kept |= trace.model_dump(exclude_none=True) if trace else {}
         message = Outgoing(
@@ -317,7 +313,7 @@ def _submission(delivery: Delivery) -> Submission:
     return Submission(
         delivery.routing_key,
         delivery.body,
-        headers.get(KEY_HEADER),
+        headers.get(keys.KEY_HEADER),
         headers.get("traceparent"),
         headers.get("tracestate"),
         delivery.cut_from,

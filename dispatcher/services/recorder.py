@@ -17,6 +17,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from config import Settings
+from dispatcher.core.dated import ERROR_HEADER
 from dispatcher.core.gathering import Gathering, Group, portions
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -28,7 +29,6 @@ from schemas.events import encode_batches, told_at
 
 _logger = log.get("recorder")
 
-ERROR_HEADER = "x-error"
 #: So many events in one window mean load: the next one gathers for longer.
 BUSY_EVENTS = 10
 #: Pause between two looks for a database that is away, in seconds.

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from dispatcher.core import ladder
-from dispatcher.core.dated import dated
+from dispatcher.core.dated import dated, not_work
 from dispatcher.core.timing import LADDER_MS, Route, has_expired, route
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -39,8 +39,6 @@ from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
 from schemas.events import about
 
 _logger = log.get("scheduler")
-
-ERROR_HEADER = "x-error"
 
 
 class Scheduler:
@@ -138,7 +136,7 @@ class Scheduler:
         try:
             work = WorkMessage.decode(delivery.body)
         except ValidationError:
-            headers = dated({ERROR_HEADER: "not a work message"}, clock.now_ms())
+            headers = not_work(clock.now_ms())
             self._outbox.add([Outgoing("", self._names.parked("default"), delivery.body, headers)], [], settled)
             return
         _logger.warning("bringing a job back", app=work.app, job=work.id, run=work.run, attempt=work.n)

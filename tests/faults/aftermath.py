@@ -154,6 +154,11 @@ def parked(installation: Installation, lane: str = "default") -> list[str]:
     return [json.loads(body)["id"] for _, body in installation.drain(installation.names.parked(lane))]
 
 
+def by_id(collection: Any) -> dict[str, dict[str, Any]]:
+    """The documents of a collection, by the ids of their jobs."""
+    return {document["id"]: document for document in collection.find()}
+
+
 def executed(ledger: Path, job: str) -> list[Execution]:
     """A job's executions, from the handlers' own file."""
     return [execution for execution in read_executions(ledger) if execution.job == job]

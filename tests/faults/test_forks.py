@@ -35,6 +35,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import (
     HANDLERS,
     Stop,
+    by_id,
     executed,
     history_matches,
     installed,
@@ -144,11 +145,11 @@ async def _play(installation: Installation, folder: Path) -> Seen:
                 await die(installation, folder, case.name, case.at, case.where, case.recorded)
 
         await asyncio.gather(*map(one, CASES))
-        before = {doc["id"]: doc for doc in installation.db.jobs.find()}
+        before = by_id(installation.db.jobs)
         async with workers(installation, ledger) as both:
             await settled(installation, "forks", *both, jobs=[case.name for case in CASES])
         await statistics_match(installation)
-    documents = {doc["id"]: doc for doc in installation.db.jobs.find()}
+    documents = by_id(installation.db.jobs)
     return Seen(ledger, before, documents, {case.name: parked(installation, case.name) for case in CASES})
 
 

@@ -28,6 +28,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import (
     HANDLERS,
     Stop,
+    by_id,
     executed,
     history_matches,
     installed,
@@ -116,8 +117,8 @@ async def _play(installation: Installation, folder: Path) -> Seen:
         await statistics_match(installation)
     return Seen(
         ledger,
-        {document["id"]: document for document in installation.db.jobs.find()},
-        {document["id"]: document for document in installation.db.scheduled.find()},
+        by_id(installation.db.jobs),
+        by_id(installation.db.scheduled),
         left(installation),
     )
 

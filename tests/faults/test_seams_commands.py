@@ -33,6 +33,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import (
     HANDLERS,
     Stop,
+    by_id,
     executed,
     history_matches,
     installed,
@@ -134,7 +135,7 @@ async def _play(installation: Installation, folder: Path) -> Seen:
         await statistics_match(installation)
     return Seen(
         folder / "executions",
-        {document["id"]: document for document in installation.db.jobs.find()},
+        by_id(installation.db.jobs),
         {case.name: Counter(parked(installation, case.name)) for case in CASES},
         left(installation),
     )

@@ -32,6 +32,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import (
     HANDLERS,
     Stop,
+    by_id,
     executed,
     history_matches,
     installed,
@@ -134,18 +135,14 @@ async def _play(installation: Installation, folder: Path) -> Seen:
         async with asyncio.TaskGroup() as group:
             for case in CASES:
                 group.create_task(_die(installation, case, folder / case.name, found.soon, few, alone))
-        found.told, found.kept = _by_id(installation.db.jobs), _by_id(installation.db.scheduled)
+        found.told, found.kept = by_id(installation.db.jobs), by_id(installation.db.scheduled)
         found.began = time.time()
         async with run_services(Scheduler(settings)), worker:
             await settled(installation, "waiting jobs", worker)
         await statistics_match(installation)
-    found.documents, found.scheduled = _by_id(installation.db.jobs), _by_id(installation.db.scheduled)
+    found.documents, found.scheduled = by_id(installation.db.jobs), by_id(installation.db.scheduled)
     found.left = left(installation)
     return found
-
-
-def _by_id(collection: Any) -> dict[str, dict[str, Any]]:
-    return {document["id"]: document for document in collection.find()}
 
 
 async def _wait(installation: Installation, jobs: list[tuple[str, int]], now: int) -> None:

@@ -39,6 +39,7 @@ from tests.conftest import run_services
 from tests.faults.aftermath import (
     HANDLERS,
     Stop,
+    by_id,
     executed,
     history_matches,
     installed,
@@ -221,7 +222,7 @@ async def _play(installation: Installation, folder: Path) -> Seen:
         await statistics_match(installation)
     return Seen(
         ledger,
-        {document["id"]: document for document in installation.db.jobs.find()},
+        by_id(installation.db.jobs),
         {c.name: parked(installation, c.name) for c in CASES},
         {lane: len(installation.drain(installation.names.parked(lane))) for lane in NOT_OURS},
         left(installation),

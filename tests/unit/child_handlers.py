@@ -13,6 +13,9 @@ from typing import Any
 
 from consumers import Cancel, Context, Registry, Snooze
 
+#: What names them to a child process.
+TARGET = "tests.unit.child_handlers:jobs"
+
 jobs = Registry()
 
 

@@ -11,15 +11,10 @@ import pytest
 from consumers.executor import Executor
 from consumers.progress import Progress
 from schemas import Outcome
+from tests.processes import ROOT
 from tests.unit import child_handlers
-from tests.unit.test_executor import ROOT, TARGET, context, in_child
-
-
-@pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> Executor:
-    """An executor whose children find this project."""
-    monkeypatch.chdir(ROOT)
-    return Executor(threads=1, target=TARGET, max_result_bytes=1_000)
+from tests.unit.child_handlers import TARGET
+from tests.unit.test_executor import context, in_child
 
 
 async def test_a_child_reports_its_progress_before_its_end(executor: Executor) -> None:
@@ -37,7 +32,6 @@ async def test_a_child_reports_its_progress_before_its_end(executor: Executor) -
         await asyncio.sleep(0.4)  # the thread's report is due
         await executor.run(other, {}, context(type="logs", execution="e2", _tell=later.append), 60, child)
         assert later == []
-    await executor.close()
 
 
 async def test_a_child_logs_as_the_worker_does(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,10 @@ from consumers.executor import Executor
 from dispatcher.core.outcome import Execution
 from dispatcher.edges.children import ChildNotStarted
 from schemas import Outcome, Trace
+from tests.processes import ROOT
 from tests.support import eventually
 from tests.unit import child_handlers
-
-ROOT = Path(__file__).resolve().parents[2]
-TARGET = "tests.unit.child_handlers:jobs"
-
-
-@pytest.fixture
-async def executor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Executor]:
-    """An executor whose children find this project."""
-    monkeypatch.chdir(ROOT)
-    made = Executor(threads=4, target=TARGET, max_result_bytes=1_000)
-    yield made
-    await made.close()
+from tests.unit.child_handlers import TARGET
 
 
 def context(**fields: Any) -> Context:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
-import pytest
 from pydantic import BeforeValidator
 
 from consumers import Cancel
 from consumers.executor import Executor
 from schemas import Outcome
 from tests.unit import child_handlers
-from tests.unit.test_executor import TARGET, both, in_child, raising, run
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-async def executor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Executor]:
-    """An executor whose children find this project."""
-    monkeypatch.chdir(ROOT)
-    made = Executor(threads=4, target=TARGET, max_result_bytes=1_000)
-    yield made
-    await made.close()
+from tests.unit.test_executor import both, in_child, raising, run
 
 
 class Withdrawn(Cancel):

@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
+from consumers.executor import Executor
 from consumers.failures import clean
 from consumers.results import ResultError, storable
 from dispatcher.core import keys
 from dispatcher.edges.children import Child
 from schemas import Outcome
-from tests.unit.test_executor import Executor, executor, in_child
-
-__all__ = ["executor"]  # a fixture
+from tests.unit.test_executor import in_child
 
 LIMIT = 262_144
 #: Bytes that refusing may take, however large the result is.

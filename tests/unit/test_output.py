@@ -13,6 +13,7 @@ from dispatcher.cli import output
 from dispatcher.cli.top import render
 from dispatcher.core.nearest import did_you_mean, nearest
 from dispatcher.core.overview import HistoryLook, Look, overview
+from dispatcher.core.text import clean
 from dispatcher.core.topology import Names
 from tests.unit.samples import NOW
 
@@ -36,9 +37,9 @@ def test_json_says_the_same_and_drives_nothing(text: str) -> None:
 @given(st.text())
 def test_lines_drive_nothing(text: str) -> None:
     """A cell is one line; a message keeps its lines."""
-    assert drives(output.clean(text)) == set()
+    assert drives(clean(text)) == set()
     assert "\n" not in output.plain(text, 10_000).plain
-    assert output.clean(text).count("\n") == text.count("\n")
+    assert clean(text).count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize("show", [output.say, output.line])

@@ -14,11 +14,12 @@ from typing import Protocol
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
+from dispatcher.core.dated import AT_HEADER, ERROR_HEADER
 from dispatcher.edges.amqp.link import BrokerError, brief_connection, open_channel
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 
 #: Headers that a parked message may carry; everything else there is the broker's.
-OUR_HEADERS = ("traceparent", "tracestate", "x-error", "x-at")
+OUR_HEADERS = ("traceparent", "tracestate", ERROR_HEADER, AT_HEADER)
 #: Messages that are looked at together.
 WINDOW = 250
 #: Windows that are held at a time: one is on its way here while the other is published.
