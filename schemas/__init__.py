@@ -3,7 +3,7 @@
 This package imports nothing else of the project. Every format carries its version (``v``) from the first day.
 """
 
-from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Progressed, Refused, Rerun, Started
+from schemas.events import Accepted, Ended, Event, EventBatch, Moved, Progressed, Refused, Rerun, Resent, Started
 from schemas.faults import sentence
 from schemas.job import (
     MAX_ID_LENGTH,
@@ -15,6 +15,8 @@ from schemas.job import (
     Priority,
     RetrySpec,
     Trace,
+    UniqueKey,
+    UniqueSpec,
 )
 from schemas.peers import Answer, Question
 from schemas.work import WorkMessage
@@ -37,9 +39,12 @@ __all__ = [
     "Question",
     "Refused",
     "Rerun",
+    "Resent",
     "RetrySpec",
     "Started",
     "Trace",
+    "UniqueKey",
+    "UniqueSpec",
     "WorkMessage",
     "sentence",
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.job import Count, ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace
+from schemas.job import Count, ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace, UniqueKey
 from schemas.work import WorkMessage
 
 #: A batch message is closed at this many events or bytes, whichever comes first.
@@ -49,6 +49,7 @@ class Accepted(JobEvent):
     due_at: Millis | None = None
     expires_at: Millis | None = None
     deadline_at: Millis | None = None
+    unique: UniqueKey | None = None
     trace: Trace | None = None
 
 
@@ -79,7 +80,10 @@ class Ended(JobEvent):
 
 
 class Moved(JobEvent):
-    """The job changed state without an execution: put off for want of a handler or by hand, or ended."""
+    """The job changed state without an execution: put off for want of a handler or by hand, or ended.
+
+    ``duplicate_of``: the id of the job that has its unique key.
+    """
 
     kind: Literal["moved"] = "moved"
     at: Millis
@@ -87,6 +91,7 @@ class Moved(JobEvent):
     due_at: Millis | None = None
     error: ErrorInfo | None = None
     by_hand: bool = False
+    duplicate_of: str | None = None
 
 
 class Progressed(JobEvent):
@@ -109,6 +114,14 @@ class Rerun(JobEvent):
     by: Literal["retry", "replay"]
 
 
+class Resent(JobEvent):
+    """Another message with the job's id arrived, which makes no job; ``mark`` is unique to it."""
+
+    kind: Literal["resent"] = "resent"
+    at: Millis
+    mark: str
+
+
 class Refused(Model):
     """Intake refused a message whose key was valid. It stands as a document of its own under ``id``."""
 
@@ -122,7 +135,9 @@ class Refused(Model):
     message: str
 
 
-Event = Annotated[Accepted | Started | Progressed | Ended | Moved | Rerun | Refused, Field(discriminator="kind")]
+Event = Annotated[
+    Accepted | Started | Progressed | Ended | Moved | Rerun | Resent | Refused, Field(discriminator="kind")
+]
 
 
 def told_at(event: Event) -> int:

@@ -83,6 +83,33 @@ class RetrySpec(Model):
     never: ClassNames | None = None
 
 
+#: How long a unique key is taken: to the end of its window; less, if its job ends otherwise than `succeeded`; or less,
+#: however its job ends.
+Until = Literal["window", "success", "final"]
+
+
+class UniqueSpec(Model):
+    """A key that only one job of an app has at a time.
+
+    ``for`` is the length of the window in seconds, from the first job's acceptance; ``until`` says whether the end of
+    that job gives the key free earlier: never (``window``), if it did not succeed (``success``), always (``final``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_by_alias=True)
+
+    key: Annotated[str, Field(min_length=1, max_length=256)]
+    window: Annotated[float, Field(ge=1, le=2_592_000, alias="for")]
+    until: Until = "window"
+
+
+class UniqueKey(Model):
+    """A unique key as history shows it; ``expires_at`` is the end of the window that its job would begin."""
+
+    key: str
+    until: Until
+    expires_at: Millis
+
+
 class JobRequest(BaseModel):
     """The body of a published job. Fields that are not built yet are refused before this model is asked."""
 
@@ -98,6 +125,7 @@ class JobRequest(BaseModel):
     deadline: Annotated[float, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
     retry: RetrySpec | None = None
+    unique: UniqueSpec | None = None
     lane: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=10, strict=False)] = ()
 

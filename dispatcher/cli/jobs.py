@@ -123,6 +123,12 @@ def _limits(doc: Document) -> Iterator[tuple[str, str | None]]:
     if doc.get("deadline_at"):
         missed = (doc["finished_at"] or clock.now_ms()) > doc["deadline_at"]
         yield "deadline", f"{output.iso(doc['deadline_at'])}{' (missed)' if missed else ''}"
+    if unique := doc.get("unique"):
+        yield "unique key", output.plain(f"{unique['key']} (until {unique['until']})", 400)
+    if doc.get("duplicate_of"):
+        yield "duplicate of", output.plain(doc["duplicate_of"], 400)
+    if doc.get("resent"):
+        yield "sent again", f"{doc['resent']} times" if doc["resent"] > 1 else "once"
     if doc.get("timeout"):
         yield "timeout", f"{doc['timeout']:g} s"
 

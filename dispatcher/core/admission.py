@@ -7,6 +7,7 @@ Order (contract): the key's codes, ``bad_type``, ``forbidden``, ``too_large``, t
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import MAX_MESSAGE_BYTES
 from dispatcher.core.types import TypeRules, TypeTable
-from schemas import Accepted, JobRequest, RetrySpec, Trace, WorkMessage, sentence
+from schemas import Accepted, JobRequest, RetrySpec, Trace, UniqueKey, UniqueSpec, WorkMessage, sentence
 
 MAX_TYPE_LENGTH = 100
 DEFAULT_LANE = "default"
@@ -27,10 +28,16 @@ DEFAULT_LANE = "default"
 MAX_WORK_BYTES = MAX_MESSAGE_BYTES - (1 << 20)
 
 #: Fields of the contract that this version does not build: refused, never ignored.
-NOT_BUILT = frozenset({"group", "unique", "depends_on", "callback", "template"})
+NOT_BUILT = frozenset({"group", "depends_on", "callback", "template"})
 _BUILT = tuple(JobRequest.model_fields)
 KNOWN_FIELDS = (*_BUILT, *sorted(NOT_BUILT))
 _CONFLICTS = (("delay", "run_at"),)
+#: Fields that are objects, and the names of their own fields.
+_NESTED: dict[str, tuple[str, ...]] = {
+    name: tuple(field.alias or own for own, field in spec.model_fields.items())
+    for name, spec in (("retry", RetrySpec), ("unique", UniqueSpec))
+}
+_NAMES = {*KNOWN_FIELDS, *(own for nested in _NESTED.values() for own in nested)}
 
 _TYPE = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -68,10 +75,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An accepted job: what goes to the worker and what goes to history."""
+    """An accepted job: what goes to the worker, what goes to history, and what is its own before it may go there.
+
+    ``chosen``: whether its client chose its id.
+    """
 
     work: WorkMessage
     event: Accepted
+    chosen: bool = False
 
 
 def identify(api_key: object) -> str:
@@ -184,14 +195,13 @@ def _check_fields(body: dict[str, Any], job_type: str) -> None:
             Code.UNKNOWN_FIELD,
             f'the body has an unknown field; its nearest known one is "{_nearest(unknown[0], KNOWN_FIELDS)}"',
         )
-    retry = body.get("retry")
-    if isinstance(retry, dict):
-        known = tuple(RetrySpec.model_fields)
-        strange = [name for name in retry if name not in known]
+    for field, known in _NESTED.items():
+        value = body.get(field)
+        strange = [name for name in value if name not in known] if isinstance(value, dict) else []
         if strange:
             raise Refusal(
                 Code.UNKNOWN_FIELD,
-                f'retry has an unknown field; its nearest known one is "{_nearest(strange[0], known)}"',
+                f'{field} has an unknown field; its nearest known one is "{_nearest(strange[0], known)}"',
             )
     early = [name for name in body if name in NOT_BUILT]
     if early:
@@ -204,18 +214,15 @@ def _check_fields(body: dict[str, Any], job_type: str) -> None:
 
 
 def _validate(body: dict[str, Any]) -> JobRequest:
-    retry = body.get("retry")
-    fields = {**body, **(retry if isinstance(retry, dict) else {})}
-    nulls = [name for name, value in fields.items() if value is None]
+    nested = [value for value in map(body.get, _NESTED) if isinstance(value, dict)]
+    nulls = [name for fields in (body, *nested) for name, value in fields.items() if value is None]
     if nulls:
         raise Refusal(Code.INVALID_FIELD, f"{nulls[0]}: null is not a value; leave the field out")
     try:
         return JobRequest.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(
-            str(part) for part in first["loc"][:2] if part in KNOWN_FIELDS or part in RetrySpec.model_fields
-        )
+        where = ".".join(str(part) for part in first["loc"][:2] if part in _NAMES)
         raise Refusal(Code.INVALID_FIELD, f"{where}: {sentence(first)}") from None
 
 
@@ -240,46 +247,38 @@ def _admitted(
     now: int,
     random_bits: int,
 ) -> Admitted:
-    job_id = request.id or uuid7(now, random_bits)
-    expires_at, deadline_at = timing.after(now, request.expires), timing.after(now, request.deadline)
     payload = request.payload or {}
-    trace = read_trace(sub.traceparent, sub.tracestate)
-    work = WorkMessage(
-        app=key.app,
-        id=job_id,
-        type=sub.routing_key,
-        lane=lane,
-        priority=request.priority,
-        accepted_at=now,
-        payload=payload,
-        tags=request.tags,
-        timeout=request.timeout,
-        retry=request.retry,
-        due_at=due_at,
-        expires_at=expires_at,
-        deadline_at=deadline_at,
-        trace=trace,
-    )
+    common: dict[str, Any] = {
+        "app": key.app,
+        "id": request.id or uuid7(now, random_bits),
+        "type": sub.routing_key,
+        "lane": lane,
+        "priority": request.priority,
+        "accepted_at": now,
+        "tags": request.tags,
+        "timeout": request.timeout,
+        "retry": request.retry,
+        "due_at": due_at,
+        "expires_at": timing.after(now, request.expires),
+        "deadline_at": timing.after(now, request.deadline),
+        "trace": read_trace(sub.traceparent, sub.tracestate),
+    }
+    work = WorkMessage(**common, payload=payload)
     recorded = of_type.payload(payload)
     event = Accepted(
-        app=key.app,
-        id=job_id,
-        type=sub.routing_key,
-        lane=lane,
-        priority=request.priority,
-        accepted_at=now,
+        **common,
         key_id=key.id,
         payload=recorded,
         redacted=recorded is not None and recorded != payload,
-        tags=request.tags,
-        timeout=request.timeout,
-        retry=request.retry,
-        due_at=due_at,
-        expires_at=expires_at,
-        deadline_at=deadline_at,
-        trace=trace,
+        unique=_unique(request.unique, now),
     )
-    return Admitted(work, event)
+    return Admitted(work, event, request.id is not None)
+
+
+def _unique(spec: UniqueSpec | None, now: int) -> UniqueKey | None:
+    if spec is None:
+        return None
+    return UniqueKey(key=spec.key, until=spec.until, expires_at=now + math.ceil(spec.window * 1000))
 
 
 def _due(request: JobRequest, now: int) -> int | None:

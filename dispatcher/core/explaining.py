@@ -108,7 +108,10 @@ def _unhandled(doc: Document) -> bool:
 
 
 def _ended(doc: Document, _: int) -> list[str]:
-    return [f"It ended at {_time(doc['finished_at'])}.", *_error(doc, "The reason")]
+    said = [f"It ended at {_time(doc['finished_at'])}.", *_error(doc, "The reason")]
+    if doc.get("duplicate_of") is not None:
+        said.append(f"Job {doc['duplicate_of']} had its unique key then: one of the two is enough, said its client.")
+    return said
 
 
 def _rejected(doc: Document, _: int) -> list[str]:

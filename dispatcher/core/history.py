@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from dispatcher.core.lifecycle import FINAL, place, supersedes
-from schemas import Accepted, Ended, Event, JobState, Moved, Progressed, Refused, Rerun, Started
+from schemas import Accepted, Ended, Event, JobState, Moved, Progressed, Refused, Rerun, Resent, Started
 
 Document = dict[str, Any]
 
 FORMAT_VERSION = 1
+#: So many of the messages that were sent again are told apart, so that an event that comes twice counts once.
+MARKS = 100
 
 
 def document_id(app: str, job_id: str) -> str:
@@ -73,6 +75,8 @@ def _accepted(doc: Document, event: Accepted) -> None:
             doc["timeout"] = event.timeout
         if event.retry is not None:
             doc["retry"] = event.retry.model_dump(exclude_none=True)
+        if event.unique is not None:
+            doc["unique"] = event.unique.model_dump()
         if event.trace is not None:
             doc["trace"] = event.trace.model_dump(exclude_none=True)
         # the time for which the client asked
@@ -133,6 +137,8 @@ def _moved(doc: Document, event: Moved) -> None:
     by_hand = _said_last(doc, event)
     if _move(doc, event.state, event.run, seq, event.due_at, error, by_hand) and event.state in FINAL:
         doc["finished_at"] = event.at
+    if event.duplicate_of is not None:
+        doc["duplicate_of"] = event.duplicate_of
     if by_hand:
         doc.update(run_at=event.due_at, rescheduled={"run": event.run, "seq": event.seq, "at": event.at})
 
@@ -151,6 +157,14 @@ def _said_last(doc: Document, event: Moved) -> bool:
 def _rerun(doc: Document, event: Rerun) -> None:
     _identify(doc, event)
     _move(doc, JobState.QUEUED, event.run, event.seq)
+
+
+def _resent(doc: Document, event: Resent) -> None:
+    _identify(doc, event)
+    if event.mark not in (marks := doc.get("resent_marks", [])):
+        doc.update(resent=doc.get("resent", 0) + 1, resent_marks=[*marks, event.mark][-MARKS:])
+    if doc["state"] is None:  # its acceptance is under way, and says more
+        _move(doc, JobState.QUEUED, event.run, 0)
 
 
 def _refused(doc: Document, event: Refused) -> None:
@@ -183,6 +197,7 @@ _MERGERS: dict[type, Any] = {
     Ended: _ended,
     Moved: _moved,
     Rerun: _rerun,
+    Resent: _resent,
     Refused: _refused,
 }
 

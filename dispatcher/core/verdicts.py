@@ -5,10 +5,12 @@ It is plain values, so that a message that may kill its process can be judged in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.core import keys
 from dispatcher.core.admission import Admitted, Rules, Submission, admit, encode_work
+from dispatcher.core.claims import Claim, digest
+from dispatcher.core.history import document_id
 from dispatcher.core.refusals import Code, Refusal
 from schemas.events import encode_event
 
@@ -18,7 +20,10 @@ CUT_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An accepted job: the work message and the event, encoded, and what intake has to know of them."""
+    """An accepted job: the work message and the event, encoded, and what intake has to know of them.
+
+    What has to be its own before it is published: its id, where its client chose that, and its unique key.
+    """
 
     id: str
     lane: str
@@ -27,6 +32,8 @@ class Job:
     headers: dict[str, str] | None
     event: bytes
     due_at: int | None = None
+    id_claim: Claim | None = None
+    key_claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +66,46 @@ def judge(case: Case) -> Verdict:
     if refusal is None:
         assert case.key is not None
         try:
-            return accepted(admit(case.submission, case.key, case.rules, case.now, case.random_bits))
+            admitted = admit(case.submission, case.key, case.rules, case.now, case.random_bits)
+            return accepted(admitted, case.submission)
         except Refusal as found:
             refusal = found
     return refused(refusal, case.submission, case.rules.max_body_bytes)
 
 
-def accepted(admitted: Admitted) -> Job:
-    """An accepted job, encoded.
+def accepted(admitted: Admitted, submission: Submission) -> Job:
+    """An accepted job, encoded, with the claims that it needs.
 
     Raises:
         Refusal: ``too_large``, when it is written out.
     """
     work = admitted.work
     body, event = encode_work(work), encode_event(admitted.event)
-    return Job(work.id, work.lane, work.priority, body, work.headers, event, work.due_at)
+    claim = key_claim = None
+    if admitted.chosen or admitted.event.unique is not None:
+        claim = Claim(
+            document_id(work.app, work.id),
+            work.id,
+            work.type,
+            work.lane,
+            work.priority,
+            work.accepted_at,
+            digest(submission.routing_key, submission.body),
+        )
+    if claim is not None and (unique := admitted.event.unique) is not None:
+        name = document_id(work.app, unique.key)
+        key_claim = replace(claim, name=name, until=unique.until, expires_at=unique.expires_at)
+    return Job(
+        work.id,
+        work.lane,
+        work.priority,
+        body,
+        work.headers,
+        event,
+        work.due_at,
+        claim if admitted.chosen else None,
+        key_claim,
+    )
 
 
 def refused(refusal: Refusal, submission: Submission, max_bytes: int) -> Refused:

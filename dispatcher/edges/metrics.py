@@ -82,6 +82,14 @@ deferred = _counter(
     "messages",
     ["intake"],
 )
+claims = _counter(
+    "dispatcher_intake_claims_total",
+    "Jobs with an id or a unique key, by what came of that: made (it is theirs), resent (the id is another job's), "
+    "duplicate (the key is another job's), open (put off: another message is at it), away (put off: MongoDB is away)",
+    "jobs",
+    ["intake"],
+    ["found"],
+)
 intake_suspects = _counter(
     "dispatcher_intake_suspects_total",
     "Messages judged in a child process because the intakes that held them died again and again",

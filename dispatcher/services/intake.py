@@ -14,12 +14,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from config import Settings
-from dispatcher.core import keys
+from dispatcher.core import claims, keys
 from dispatcher.core.admission import Rules, Submission, admit, authenticate, identify, is_type, read_trace, too_large
+from dispatcher.core.claims import Claim
 from dispatcher.core.dated import REASON_HEADER, SIZE_HEADER, TYPE_HEADER, dated
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.timing import route
@@ -39,10 +41,11 @@ from dispatcher.edges.amqp import (
     routed,
 )
 from dispatcher.edges.mongo import Database, KeyStore, UsageStore
+from dispatcher.services.claiming import Claiming, Pending
 from dispatcher.services.intake_suspects import Suspects
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
 from dispatcher.services.key_watch import KeyWatch
-from schemas import Event
+from schemas import Event, JobState
 from schemas import Refused as RefusedEvent
 
 _logger = log.get("intake")
@@ -88,6 +91,7 @@ class Intake:
         )
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._suspects = Suspects(self._consumer, self._settle)
+        self._claiming = Claiming(self._database, self)
         self._unseen: list[tuple[str, Delivery]] = []
         self._unseen_wake = asyncio.Event()
         self._lookup: asyncio.Task[None] | None = None
@@ -115,18 +119,21 @@ class Intake:
         await self._publisher.start()
         self._outbox.start()
         self._suspects.start()
+        self._claiming.start()
         await self._consumer.start()
 
     async def stop(self) -> None:
         """Finish what was taken, then close."""
         await self._consumer.stop()
         await self._suspects.stop()
+        await self._claiming.settle()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._outbox.drain(), 10)
         await self._consumer.flush()
         await self._outbox.close()
         await self._consumer.close()
         await self._publisher.close()
+        await self._claiming.stop()
         if self._lookup is not None:
             self._lookup.cancel()
         await self._key_watch.stop()
@@ -157,14 +164,19 @@ class Intake:
             if delivery.suspect:
                 self._judge_apart(delivery, record)
                 return
-            job = accepted(admit(_submission(delivery), record, self._rules, now, clock.random_bits()))
+            submission = _submission(delivery)
+            job = accepted(admit(submission, record, self._rules, now, clock.random_bits()), submission)
         except Refusal as refusal:
             self._refuse(delivery, refusal, record)
             return
         self._accept(delivery, record, job)
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether a message is still this intake's."""
+        return self._consumer.holds(delivery)
+
     def _lost(self, delivery: Delivery) -> bool:
-        return not self._consumer.holds(delivery)
+        return not self.holds(delivery)
 
     def _authenticated(self, delivery: Delivery, now: int) -> keys.KeyRecord:
         api_key = delivery.headers.get(keys.KEY_HEADER)
@@ -206,21 +218,60 @@ class Intake:
             self._reject(delivery, record, verdict)
 
     def _accept(self, delivery: Delivery, record: keys.KeyRecord, job: Job) -> None:
-        self._key_watch.accepted(record)
+        pending = Pending(delivery, record, job, delivery.again)
+        if job.id_claim is None and job.key_claim is None:
+            self.proceed(pending)
+        else:
+            self._claiming.add(pending)
+
+    def proceed(self, pending: Pending) -> None:
+        """Publish a job that has all that it needs."""
+        delivery, job = pending.delivery, pending.job
+        self._key_watch.accepted(pending.key)
         to = route(self._names, job.lane, job.priority, job.due_at, clock.now_ms())
         message = routed(to, job.body, job.headers)
-        if delivery.again:  # what it became the first time may be with a worker
+        if pending.again:  # what it became the first time may be with a worker
             message = marked_again(message)
         metrics.of(metrics.accepted, job.lane, job.priority).inc()
         self._outbox.add(
             [message],
             [job.event],
-            partial(self._settled, delivery, {"id": job.id, "status": "accepted"}),
+            partial(self._published, pending, {"id": job.id, "status": "accepted"}),
             urgent=to.stay_ms is not None,
             # a message that the broker has queued again is judged again: published now, it would be two
             void=partial(self._lost, delivery),
         )
         delivery.body = b""  # the work message stands for it; held twice it would be twice as large
+
+    def _published(self, pending: Pending, reply: dict[str, Any]) -> None:
+        self._claiming.published(pending.job)
+        self._settled(pending.delivery, reply)
+
+    def resent(self, pending: Pending, first: Claim) -> None:
+        """The id is that of another job: this message makes none."""
+        delivery = pending.delivery
+        self._key_watch.accepted(pending.key)
+        events: list[Event] = []
+        if not delivery.redelivered:  # else it may be the first one itself
+            events.append(claims.resent(first, clock.now_ms(), clock.new_id()))
+        reply = {"id": first.job, "status": "accepted", "duplicate": True}
+        self._outbox.add([], events, partial(self._settled, delivery, reply), void=partial(self._lost, delivery))
+
+    def duplicate(self, pending: Pending, of: str) -> None:
+        """The unique key is that of another job: this one ends without being run."""
+        delivery, job = pending.delivery, pending.job
+        self._key_watch.accepted(pending.key)
+        metrics.of(metrics.accepted, job.lane, job.priority).inc()
+        metrics.of(metrics.final, job.lane, JobState.DUPLICATE).inc()
+        assert job.key_claim is not None
+        ended = claims.duplicate(job.key_claim, of, clock.now_ms())
+        reply = {"id": job.id, "status": "accepted", "duplicate": True}
+        settled = partial(self._published, replace(pending, job=replace(job, key_claim=None)), reply)
+        self._outbox.add([], [job.event, ended], settled, void=partial(self._lost, delivery))
+
+    def put_off(self, pending: Pending) -> None:
+        """Nobody can say yet whose the id or the key is."""
+        self._put_off(pending.delivery, pending.again)
 
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
         refusal = shown.refusal
@@ -256,13 +307,13 @@ class Intake:
     def _without_keys(self, delivery: Delivery) -> None:
         """Nobody can say whether the key is good; one that is too large is refused whatever its key."""
         if delivery.cut_from is None:
-            self._put_off(delivery)
+            metrics.deferred.inc()
+            self._put_off(delivery, delivery.again)
         else:
             self._refuse(delivery, too_large(delivery.size, self._rules.max_body_bytes), None)
 
-    def _put_off(self, delivery: Delivery) -> None:
+    def _put_off(self, delivery: Delivery, again: bool) -> None:
         """The message waits in the broker, out of the way of others."""
-        metrics.deferred.inc()
         kept = {keys.KEY_HEADER: delivery.headers[keys.KEY_HEADER]}
         trace = read_trace(delivery.headers.get("traceparent"), delivery.headers.get("tracestate"))
         kept |= trace.model_dump(exclude_none=True) if trace else {}
@@ -274,7 +325,7 @@ class Intake:
             delivery.correlation_id,
             delivery.reply_to,
         )
-        if delivery.again:
+        if again:
             message = marked_again(message)
         self._outbox.add([message], [], partial(self._consumer.done, delivery))
 

@@ -2,6 +2,7 @@
 
 from dispatcher.edges.mongo.audit import AuditFilter, AuditStore
 from dispatcher.edges.mongo.cancels import CancelStore
+from dispatcher.edges.mongo.claims import ClaimStore
 from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError, MongoError, explained
 from dispatcher.edges.mongo.forgetting import Forgetting
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
@@ -19,6 +20,7 @@ __all__ = [
     "AuditFilter",
     "AuditStore",
     "CancelStore",
+    "ClaimStore",
     "Database",
     "DatabaseAway",
     "DatabaseError",

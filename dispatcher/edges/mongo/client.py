@@ -63,6 +63,12 @@ INDEXES: dict[str, list[IndexModel]] = {
         # what was released is kept for a day: a message of it that comes again is known then
         IndexModel([("released_at", ASCENDING)], expireAfterSeconds=86_400),
     ],
+    # when history knows the job by itself
+    "claims": [IndexModel([("at", ASCENDING)], expireAfterSeconds=86_400)],
+    "unique_keys": [
+        IndexModel([("expires_at", ASCENDING)], expireAfterSeconds=0),
+        IndexModel([("app", ASCENDING), ("job", ASCENDING)]),
+    ],
     "api_keys": [IndexModel([("updated_at", ASCENDING)]), IndexModel([("app", ASCENDING)])],
     "audit": [
         IndexModel([("at", DESCENDING)]),

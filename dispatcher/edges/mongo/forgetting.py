@@ -33,6 +33,7 @@ class Forgetting:
     def __init__(self, database: Database) -> None:
         self._jobs = database.db["jobs"]
         self._scheduled = database.db["scheduled"]
+        self._ids, self._keys = database.db["claims"], database.db["unique_keys"]
         self._stats = StatisticsStore(database)
 
     async def types(self) -> AsyncIterator[str]:
@@ -51,8 +52,11 @@ class Forgetting:
         return await self._forget(_ended([str(JobState.REJECTED)], before))
 
     async def erase(self, where: JobFilter | str) -> int:
-        """Delete the finished among the jobs meant, by filter or document id; at most a batch, returns how many."""
-        return await self._forget({**_meant(where), "state": {"$in": _FINISHED}})
+        """Delete the finished among the jobs meant, by filter or document id; at most a batch, returns how many.
+
+        Their ids and unique keys are free then.
+        """
+        return await self._forget({**_meant(where), "state": {"$in": _FINISHED}}, claims=True)
 
     async def count(self, where: JobFilter | str) -> tuple[int, int]:
         """How many of the jobs that are meant are finished, and how many are not."""
@@ -60,9 +64,10 @@ class Forgetting:
         finished = await self._jobs.count_documents({**meant, "state": {"$in": _FINISHED}})
         return finished, await self._jobs.count_documents({**meant, "state": {"$nin": _FINISHED}})
 
-    async def _forget(self, query: Mapping[str, Any]) -> int:
+    async def _forget(self, query: Mapping[str, Any], *, claims: bool = False) -> int:
         """The query is asked again with the deletion: a job that began a new run meanwhile stays."""
-        cursor = self._jobs.find(query, {"accepted_at": 1, "run": 1}).sort("accepted_at", 1).limit(BATCH)
+        fields = dict.fromkeys(("accepted_at", "run", "app", "id"), 1)
+        cursor = self._jobs.find(query, fields).sort("accepted_at", 1).limit(BATCH)
         found = {stored["_id"]: stored async for stored in cursor}
         if not found:
             return 0
@@ -70,11 +75,19 @@ class Forgetting:
         minutes = [minute_of(from_date(stored["accepted_at"]) or 0) for stored in found.values()]
         await self._stats.mark_dirty(minutes)
         await self._forget_waiting({job: stored.get("run", 1) for job, stored in found.items()})
+        if claims:
+            await self._forget_claims(found)
         result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
         if time.monotonic() - began > LONGEST_WRITE_MS / 1000:
             await self._stats.mark_dirty(minutes)
         deleted: int = result.deleted_count
         return deleted
+
+    async def _forget_claims(self, jobs: Mapping[str, Mapping[str, Any]]) -> None:
+        await self._ids.delete_many({"_id": {"$in": list(jobs)}})
+        for app in {stored["app"] for stored in jobs.values()}:
+            ids = [stored["id"] for stored in jobs.values() if stored["app"] == app]
+            await self._keys.delete_many({"app": app, "job": {"$in": ids}})
 
     async def _forget_waiting(self, runs: Mapping[str, int]) -> None:
         """A job that was cancelled before its time has its message there until then; one of a later run stays."""

@@ -22,8 +22,8 @@ from schemas import Accepted, Event
 _DUPLICATE_KEY = 11000
 _TIMES = ("accepted_at", "finished_at", "due_at", "run_at", "expires_at", "deadline_at")
 _ATTEMPT_TIMES = ("started_at", "finished_at")
-#: Parts of a document that say when (``at``).
-_DATED = ("progress", "rescheduled")
+#: Parts of a document that say when, and in which field.
+_DATED = {"progress": "at", "rescheduled": "at", "unique": "expires_at"}
 
 Operation = InsertOne[Any] | UpdateOne
 
@@ -67,9 +67,9 @@ def to_bson(doc: Mapping[str, Any]) -> Document:
         stored["attempts"] = [
             {k: to_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in stored["attempts"]
         ]
-    for name in _DATED:
+    for name, part in _DATED.items():
         if name in stored:
-            stored[name] = stored[name] | {"at": to_date(stored[name]["at"])}
+            stored[name] = stored[name] | {part: to_date(stored[name][part])}
     return stored
 
 
@@ -83,9 +83,9 @@ def from_bson(stored: Mapping[str, Any]) -> Document:
         doc["attempts"] = [
             {k: from_date(v) if k in _ATTEMPT_TIMES else v for k, v in attempt.items()} for attempt in doc["attempts"]
         ]
-    for name in _DATED:
+    for name, part in _DATED.items():
         if name in doc:
-            doc[name] = doc[name] | {"at": from_date(doc[name]["at"])}
+            doc[name] = doc[name] | {part: from_date(doc[name][part])}
     return doc
 
 
