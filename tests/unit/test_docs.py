@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -14,7 +15,7 @@ from dispatcher.cli.main import main
 from dispatcher.core.admission import NOT_BUILT
 from dispatcher.core.refusals import Code
 from dispatcher.core.topology import Names, build
-from schemas import EventBatch, JobRequest, WorkMessage
+from schemas import Event, EventBatch, JobRequest, WorkMessage
 from schemas.events import encode_batches
 from tests.acceptance.readme import README, ROOT, block, blocks
 
@@ -45,7 +46,8 @@ def test_the_events_example_is_a_batch_of_every_kind() -> None:
     """Every kind of event is shown, and each is written as shown."""
     (text,) = examples("events")
     batch = EventBatch.decode(text.encode())
-    assert [e.kind for e in batch.events] == ["accepted", "started", "progressed", "ended", "moved", "rerun", "refused"]
+    kinds = {event.kind for event in batch.events}
+    assert kinds == {kind.model_fields["kind"].default for kind in get_args(get_args(Event)[0])}
     (body,) = encode_batches(batch.events)
     assert json.loads(body) == json.loads(text)
 
