@@ -94,11 +94,11 @@ QUEUES = [DIRECT, "amq.gen-", "answers.of-mine"]
 async def test_both_answers_have_the_documented_shape(shop: Shop, queue: str) -> None:
     """Accepted and rejected, each with the question's correlation id."""
     installation, key = shop
-    caller = Caller(installation, queue)
+    caller, asked = Caller(installation, queue), f"asked-by-{QUEUES.index(queue)}"
     try:
-        caller.ask(b'{"id":"asked"}', key, "first")
+        caller.ask(b'{"id":"%s"}' % asked.encode(), key, "first")
         properties, answer = await caller.answer()
-        assert answer == {"id": "asked", "status": "accepted"}
+        assert answer == {"id": asked, "status": "accepted"}
         assert properties.correlation_id == "first"
         assert properties.content_type == "application/json"
         assert not properties.headers
