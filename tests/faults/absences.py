@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from pymongo.errors import PyMongoError
@@ -17,7 +17,7 @@ from tests.faults.executions import read_executions
 from tests.faults.faults import HEARTBEAT, Scene, named
 from tests.faults.ledger import Happened
 from tests.faults.load import Load
-from tests.faults.plan import plain_job
+from tests.faults.plan import Job, own_name, plain_job
 from tests.faults.run import Scenario
 from tests.faults.schedule import Trouble
 from tests.faults.truth import Absence, Judged, judge
@@ -38,8 +38,6 @@ WAYS = {
 #: Seconds that everything may take to be as before, and that it then stays so.
 RECOVERS = 120.0
 CALM = 3.0
-#: Jobs of which history is asked at once.
-AT_ONCE = 1_000
 
 
 @dataclass
@@ -51,9 +49,9 @@ class Found:
     complete_after: float = math.inf
 
 
-def scenario(jobs: int, rate: float) -> Scenario:
-    """Plain jobs; the measurement brings the faults."""
-    return Scenario(0, jobs, rate, plan=[plain_job(f"job-{index:06d}") for index in range(jobs)], schedule=())
+def scenario(jobs: int, rate: float, make: Callable[[str], Job] = plain_job) -> Scenario:
+    """Plain jobs; the measurement brings the faults. Those that are to run without MongoDB are `anonymous_job`."""
+    return Scenario(0, jobs, rate, plan=[make(f"job-{index:06d}") for index in range(jobs)], schedule=())
 
 
 class MongoAway:
@@ -69,8 +67,7 @@ class MongoAway:
             await asyncio.sleep(self._after)
             away = await trouble.act(named("kill mongo"), "mongo", self._seconds)
             ended = read_executions(scene.executions)
-            before = [x.job for x in ended if x.ended is not None and x.ended <= away.ended]
-            await _until_final(scene, deque(before))
+            await _until_final(scene, {x.job for x in ended if x.ended is not None and x.ended <= away.ended})
             self.found.complete_after = time.time() - away.ended
             await _all_back(watch, away)
         absence = Absence("mongo", away.began, away.ended, DATABASE_NOTICE)
@@ -108,20 +105,19 @@ async def _all_back(watch: Watch, away: Happened) -> None:
         return
 
 
-async def _until_final(scene: Scene, pending: deque[str]) -> None:
-    """Wait until history has all these jobs, which it gets in about this order."""
+async def _until_final(scene: Scene, wanted: set[str]) -> None:
+    """Wait until history has the end of all these jobs."""
     jobs = scene.installation.db.jobs
-    while pending:
-        asked = [pending.popleft() for _ in range(min(AT_ONCE, len(pending)))]
-        where = {"_id": {"$in": [f"chaos:{job}" for job in asked]}, "state": {"$in": list(FINAL)}}
-        try:
-            final = await asyncio.to_thread(lambda w: {doc["id"] for doc in jobs.find(w, {"id": 1})}, where)
-        except PyMongoError:
-            final = set()
-        missing = [job for job in asked if job not in final]
-        pending.extendleft(reversed(missing))
-        if missing:
-            await asyncio.sleep(0.2)
+    fields = dict.fromkeys(("id", "payload.name"), 1)
+
+    def final() -> set[str]:
+        return {own_name(doc) for doc in jobs.find({"state": {"$in": list(FINAL)}}, fields)}
+
+    missing = wanted
+    while missing:
+        with contextlib.suppress(PyMongoError):
+            missing = wanted - await asyncio.to_thread(final)
+        await asyncio.sleep(0.2)
 
 
 def _judge_all(scene: Scene, watch: Watch, absences: Sequence[Absence]) -> list[Judged]:

@@ -15,6 +15,7 @@ import click
 from tests.faults import phases, report
 from tests.faults.absences import WAYS, BrokerAway, Found, MongoAway, scenario
 from tests.faults.command import on_own_servers
+from tests.faults.plan import anonymous_job
 from tests.faults.run import Outcome
 
 #: Seconds after the return of the broker within which every consumer is back, and of MongoDB for history.
@@ -109,7 +110,7 @@ def main(
     if "mongo" in of or not of:
         mongo = MongoAway(BEFORE, mongo_seconds)
         jobs = int(rate * (BEFORE + mongo_seconds + AFTER))
-        outcome = on_own_servers(scenario(jobs, rate), "mongo-away", keep, mongo)
+        outcome = on_own_servers(scenario(jobs, rate, anonymous_job), "mongo-away", keep, mongo)
         _tell(outcome, mongo.found, as_json)
         good &= mongo_good(outcome, mongo.found)
     if "broker" in of or not of:

@@ -55,7 +55,8 @@ def in_child() -> bool:
 
 def note(payload: dict[str, Any], ctx: Context, what: str) -> None:
     """Write one line: which step, in which worker, when (seconds since the epoch)."""
-    step = {"id": ctx.id, "run": ctx.run, "n": ctx.attempt, "k": snoozes_before(payload, ctx), "child": in_child()}
+    job = payload.get("name", ctx.id)
+    step = {"id": job, "run": ctx.run, "n": ctx.attempt, "k": snoozes_before(payload, ctx), "child": in_child()}
     line = json.dumps(step | {"execution": ctx.execution, "what": what, "at": time.time(), "worker": worker_pid()})
     descriptor = os.open(os.environ[LEDGER_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,8 +60,17 @@ class Load:
         published.jobs[job.id] = job
         published.attempted[job.id] = time.time()
         try:
-            await self._client.publish(job.type, dict(job.payload), id=job.id, priority=job.priority, **job.fields)
+            await self._send(job)
         except PublishFailed:
             published.unknown.add(job.id)
         else:
             published.acknowledged.add(job.id)
+
+    async def _send(self, job: Job) -> None:
+        fields = {"priority": job.priority, **job.fields}
+        if not job.anonymous:
+            await self._client.publish(job.type, dict(job.payload), id=job.id, **fields)
+            return
+        message = self._client._message(job.type, dict(job.payload), job.id, fields)
+        message.body = json.dumps({k: v for k, v in json.loads(message.body).items() if k != "id"}).encode()
+        await self._client._send(job.id, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from schemas import PRIORITIES
@@ -42,6 +42,8 @@ class Job:
     state: str
     steps: tuple[Step, ...]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    #: Published without its id, which MongoDB would have to know; its payload names it.
+    anonymous: bool = False
 
     @property
     def last(self) -> Step:
@@ -73,6 +75,17 @@ def make_plan(
 def plain_job(job_id: str, priority: str = "normal", *, ms: int = 1, **fields: Any) -> Job:
     """A job of so many milliseconds."""
     return Job(job_id, "chaos.plain", {"ms": ms}, priority, "succeeded", (Step(1, 0, "succeeded"),), fields)
+
+
+def anonymous_job(job_id: str) -> Job:
+    """A job of a millisecond, published without its id."""
+    return replace(plain_job(job_id), payload={"ms": 1, "name": job_id}, anonymous=True)
+
+
+def own_name(document: Mapping[str, Any]) -> str:
+    """What the plan calls a document's job."""
+    name: str = document.get("payload", {}).get("name", document["id"])
+    return name
 
 
 def make_delays(count: int, seed: int, longest: float) -> list[Job]:

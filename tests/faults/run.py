@@ -22,7 +22,7 @@ from tests.faults.faults import DECLARED, HEARTBEAT, Scene, chosen
 from tests.faults.fleet import MEMBERS, WATCH, Fleet
 from tests.faults.ledger import Evidence, Happened, settle
 from tests.faults.load import Load
-from tests.faults.plan import LENGTHS, WEIGHTS, Job, make_plan
+from tests.faults.plan import LENGTHS, WEIGHTS, Job, make_plan, own_name
 from tests.faults.schedule import Planned, Trouble, make_schedule
 from tests.faults.scrape import all_ready, scrape
 from tests.faults.settling import Settling
@@ -120,7 +120,7 @@ async def run(
         evidence = Evidence(
             published=load.published,
             executions=read_executions(scene.executions),
-            documents=list(scene.installation.db.jobs.find()),
+            documents=[doc | {"id": own_name(doc)} for doc in scene.installation.db.jobs.find()],
             published_again=load.published_again,
             transitions=await asyncio.to_thread(watching.stop),
             statistics=await asyncio.to_thread(_statistics, scene.installation),

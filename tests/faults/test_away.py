@@ -9,6 +9,7 @@ import pytest
 from tests.faults import away
 from tests.faults.absences import BrokerAway, MongoAway, scenario
 from tests.faults.conftest import Servers
+from tests.faults.plan import anonymous_job
 from tests.faults.run import run
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(300)]
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(300)]
 async def test_mongo(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Away for 10 s: plain jobs run on, history is complete after its return, and /readyz says no meanwhile."""
     absence = MongoAway(3.0, 10.0)
-    outcome = await run(scenario(1_600, 100), *started, tmp_path, beside=absence)
+    outcome = await run(scenario(1_600, 100, anonymous_job), *started, tmp_path, beside=absence)
     shown = away.show(outcome, absence.found)
     with capsys.disabled():
         print(f"\n{shown}")
