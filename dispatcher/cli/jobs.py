@@ -114,7 +114,7 @@ def show_job(doc: Document) -> None:
             break
 
 
-def _limits(doc: Document) -> Iterator[tuple[str, str | None]]:
+def _limits(doc: Document) -> Iterator[tuple[str, Any]]:
     """What the client asked for besides, where it did."""
     if doc.get("due_at"):
         yield "due", output.iso(doc["due_at"])
