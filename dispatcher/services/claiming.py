@@ -211,8 +211,9 @@ class Claiming:
         other = held[mine.name]
         if other is None:
             return Found.OPEN, None
-        if recorded is not None:
+        if recorded is not None and not other.done:
             other = replace(other, done=True)
+            self._done.append(other)  # whoever published it could not mark it
         found = judge_id(mine, other, clock.now_ms(), pending.again)
         if found is Found.OURS:
             pending.again = True
@@ -268,9 +269,12 @@ class Claiming:
 
     async def _mark_done(self) -> None:
         done, self._done = self._done, []
+        ids = [claim for claim in done if claim.expires_at is None]
+        keys = [claim for claim in done if claim.expires_at is not None]
         try:
-            await self._store.ids.mark_done(claim for claim in done if claim.expires_at is None)
-            await self._store.keys.mark_done(claim for claim in done if claim.expires_at is not None)
+            for claims, those in ((self._store.ids, ids), (self._store.keys, keys)):
+                if those:
+                    await claims.mark_done(those)
         except BaseException:
             self._done = done + self._done
             raise

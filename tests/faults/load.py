@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dispatcher import Client
 from dispatcher.client import PublishFailed
@@ -72,5 +72,5 @@ class Load:
             await self._client.publish(job.type, dict(job.payload), id=job.id, **fields)
             return
         message = self._client._message(job.type, dict(job.payload), job.id, fields)
-        message.body = json.dumps({k: v for k, v in json.loads(message.body).items() if k != "id"}).encode()
-        await self._client._send(job.id, message)
+        body = {name: value for name, value in json.loads(message.body).items() if name != "id"}
+        await self._client._send(job.id, replace(message, body=json.dumps(body).encode()))

@@ -34,6 +34,7 @@ import aiormq.connection
 
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, publisher
 from dispatcher.edges.mongo import AuditStore, CancelStore, JobStore, KeyStore, ScheduledStore, StatisticsStore
+from dispatcher.edges.mongo.claims import Claims
 
 PUBLISHES = ("unwritten", "written", "confirmed")
 
@@ -54,6 +55,10 @@ _CALLS: dict[str, Call] = {
     "inserted": Call(JobStore, "_bulk"),
     "recorded": Call(JobStore, "record"),
     "counted": Call(StatisticsStore, "_count"),
+    "unmade": Call(Claims, "make", after=False),
+    "made": Call(Claims, "make"),
+    "undone": Call(Claims, "mark_done", after=False),
+    "done": Call(Claims, "mark_done"),
     "unkept": Call(ScheduledStore, "insert", after=False),
     "kept": Call(ScheduledStore, "insert"),
     "claimed": Call(ScheduledStore, "claim", found=True),

@@ -91,8 +91,6 @@ class Claims:
     async def mark_done(self, claims: Iterable[Claim]) -> None:
         """What these claims were made for is published. One that somebody else has by now stays as it is."""
         by_name = {claim.name: claim.job for claim in claims}
-        if not by_name:
-            return
         marked = {"_id": {"$in": list(by_name)}, "job": {"$in": list(set(by_name.values()))}}
         await self._claims.update_many(marked, {"$set": {"done": True}})
 
