@@ -43,18 +43,27 @@ class Settled:
     """The steps that this worker settled last: everything that follows from them is confirmed.
 
     What comes back of them, because an acknowledgement was lost or somebody published them twice, says nothing new;
-    history would say so too, but not before the recorder has written it.
+    history would say so too, but not before the recorder has written it. An id whose job was erased may come again as
+    that of another job, which was accepted at another time.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._keys: OrderedDict[StepKey, None] = OrderedDict()
+        self._keys: OrderedDict[StepKey, int] = OrderedDict()
 
     def __contains__(self, key: StepKey) -> bool:
         return key in self._keys
 
-    def add(self, key: StepKey) -> None:
+    def has(self, work: WorkMessage, again: bool) -> bool:
+        """Whether a step is one of them; ``again``: it may have been delivered or published before.
+
+        Intake says so of a job that it publishes a second time, with another time of acceptance.
+        """
+        accepted_at = self._keys.get(step_key(work))
+        return accepted_at is not None and (again or accepted_at == work.accepted_at)
+
+    def add(self, work: WorkMessage) -> None:
         """What replaces the step is confirmed."""
-        self._keys[key] = None
+        self._keys[step_key(work)] = work.accepted_at
         if len(self._keys) > self._most:
             self._keys.popitem(last=False)

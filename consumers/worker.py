@@ -186,7 +186,7 @@ class Worker:
             known = self._steps[key]
             known.deliveries.append(delivery)
             known.only = False  # somebody else may have had it in between, and sent the next one
-        elif key in self._settled_steps:
+        elif self._settled_steps.has(work, delivery.again):
             metrics.stale.inc()
             self._outbox.add([], [], partial(self._consumer.done, delivery))
         else:
@@ -384,6 +384,6 @@ class Worker:
     def _settle(self, step: Step) -> None:
         """Everything that follows from the step is confirmed."""
         self._forget(step)
-        self._settled_steps.add(step.key)
+        self._settled_steps.add(step.work)
         self._attempts.cancels.settled(step.work)
         self._done(step.deliveries)

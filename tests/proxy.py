@@ -156,6 +156,14 @@ class Outage:
         """Take new connections."""
         self.proxy.refusing = False
 
+    def freeze(self) -> None:
+        """Let connections stay open, old and new ones, and nothing come through."""
+        self._loop.call_soon_threadsafe(self.proxy.stall)
+
+    def thaw(self) -> None:
+        """Let everything through again."""
+        self._loop.call_soon_threadsafe(self.proxy.resume)
+
 
 @contextlib.contextmanager
 def outage(url: str) -> Iterator[Outage]:

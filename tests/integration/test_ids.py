@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from consumers import Registry
+from consumers import Registry, Retry
 from consumers.worker import Worker
 from dispatcher import Client
 from dispatcher.client import Receipt
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
 from tests.conftest import run_services
+from tests.processes import command
 from tests.support import Installation, eventually
 
 jobs = Registry()
@@ -41,6 +43,13 @@ async def slow(_payload: dict[str, Any], ctx: Any) -> None:
     executed[ctx.app, ctx.id] += 1
     inside.add(ctx.id)
     await go_on.wait()
+
+
+@jobs.handler("ids.failing", retry=Retry(max_attempts=1))
+async def failing(_payload: dict[str, Any], ctx: Any) -> None:
+    """Fail at once."""
+    executed[ctx.app, ctx.id] += 1
+    raise ValueError("never")
 
 
 class Shop:
@@ -115,6 +124,19 @@ async def test_many_at_once_are_one_job(shop: Shop) -> None:
     assert executed["shop", "at-once"] == len(document["attempts"]) == 1
 
 
+async def test_a_flood_of_messages_sent_again_is_one_job_for_each_id(shop: Shop) -> None:
+    """Two hundred ids five times each, in any order and together over three intakes; each job counts the other four."""
+    ids = [f"flood-{number}" for number in range(200)]
+    order = ids * 5
+    random.Random(7).shuffle(order)
+    await asyncio.gather(*(shop.clients["shop"].publish("ids.plain", {}, id=job_id) for job_id in order))
+    done = {"id": {"$in": ids}, "state": "succeeded", "resent": 4}
+    await eventually(lambda: shop.installation.db.jobs.count_documents(done) == len(ids), "each was sent again 4 times")
+    assert {executed["shop", job_id] for job_id in ids} == {1}
+    found = list(shop.installation.db.jobs.find({"id": {"$in": ids}}, {"attempts": 1}))
+    assert [len(document["attempts"]) for document in found] == [1] * len(ids)
+
+
 async def test_an_id_belongs_to_an_app(shop: Shop) -> None:
     """Another app's same id is another job."""
     mine, theirs = await shop.send("shared"), await shop.send("shared", app="other")
@@ -185,6 +207,49 @@ async def test_a_unique_key_is_taken_for_its_window(shop: Shop) -> None:
     assert document["unique"]["key"] == "report of May"
     assert (await shop.installation.finished("u-3", "other"))["state"] == "succeeded"
     assert executed["shop", "u-2"] == 0
+
+
+@pytest.mark.parametrize("first", ["ids.plain", "ids.failing"], ids=["succeeds", "fails"])
+@pytest.mark.parametrize("until", ["window", "success", "final"])
+async def test_the_end_of_the_first_job_gives_the_key_free_if_asked(shop: Shop, until: str, first: str) -> None:
+    """Never; if it did not succeed; always. The next job has the key then, for a window of its own."""
+    name = f"{until}-{first}"
+    unique = {"key": name, "for": 600, "until": until}
+    await shop.send(f"{name}-1", first, unique=unique)
+    await shop.installation.finished(f"{name}-1")
+    free = until == "final" or (until == "success" and first == "ids.failing")
+    second = await shop.send(f"{name}-2", unique=unique)
+    document = await shop.installation.finished(f"{name}-2")
+    assert (second.duplicate, document["state"]) == (not free, "succeeded" if free else "duplicate")
+    holder = shop.installation.db.unique_keys.find_one({"_id": f"shop:{name}"}) or {}
+    assert holder["job"] == (f"{name}-2" if free else f"{name}-1")
+
+
+async def test_a_job_that_waits_or_runs_has_its_key_until_its_end(shop: Shop) -> None:
+    """`final` takes nothing from a job that has not ended."""
+    go_on.clear()
+    unique = {"key": "one at a time", "for": 600, "until": "final"}
+    await shop.send("one-1", "ids.slow", unique=unique)
+    await eventually(lambda: "one-1" in inside, "it runs")
+    assert (await shop.send("one-2", unique=unique)).duplicate
+    go_on.set()
+    await shop.installation.finished("one-1")
+    assert not (await shop.send("one-3", unique=unique)).duplicate
+
+
+async def test_what_is_erased_frees_its_id_and_its_key(shop: Shop) -> None:
+    """The same message is another job then."""
+    unique = {"key": "erased", "for": 600}
+    await shop.send("erased", unique=unique)
+    await shop.installation.finished("erased")
+    marked = {"job": "erased", "done": True}
+    await eventually(lambda: shop.installation.db.unique_keys.count_documents(marked) == 1, "its claims are done")
+    ended = await command(shop.installation, "jobs", "erase", "erased", "--app", "shop", "--yes", "--json")
+    assert ended.code == 0, ended.err
+    assert shop.installation.job("erased") is None
+    assert (await shop.send("erased", unique=unique)) == Receipt("erased", accepted=True)
+    assert (await shop.installation.finished("erased"))["state"] == "succeeded"
+    assert executed["shop", "erased"] == 2
 
 
 async def test_after_its_window_a_key_is_free(shop: Shop) -> None:

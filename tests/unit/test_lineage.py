@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from consumers.lineage import Lineage, Settled, step_key
+from consumers.lineage import Lineage, Settled
 from dispatcher.edges.amqp import Delivery
 from schemas import WorkMessage
 
@@ -79,11 +79,21 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_settled_steps_are_known_until_many_others_were_settled() -> None:
     """Each by app, id, run and place in the run; the oldest is forgotten first."""
     settled = Settled(most=2)
-    settled.add(step_key(work()))
-    assert step_key(work()) in settled
-    assert step_key(work(seq=2)) not in settled
-    assert step_key(work(run=2)) not in settled
-    settled.add(step_key(work(job="two")))
-    settled.add(step_key(work(job="three")))
-    assert step_key(work()) not in settled
-    assert step_key(work(job="two")) in settled
+    settled.add(work())
+    assert settled.has(work(), again=False)
+    assert not settled.has(work(seq=2), again=False)
+    assert not settled.has(work(run=2), again=False)
+    settled.add(work(job="two"))
+    settled.add(work(job="three"))
+    assert not settled.has(work(), again=False)
+    assert settled.has(work(job="two"), again=False)
+
+
+def test_an_id_that_comes_anew_is_another_job() -> None:
+    """Accepted at another time, and published for the first time; what may be a second publish of it is not."""
+    settled = Settled()
+    settled.add(work())
+    anew = work().model_copy(update={"accepted_at": work().accepted_at + 1})
+    assert not settled.has(anew, again=False)
+    assert settled.has(anew, again=True)
+    assert settled.has(work(), again=False)
