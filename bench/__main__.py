@@ -9,19 +9,19 @@ from rich.console import Console
 
 from bench import report, timing
 from bench.celery_side import Tuning
-from bench.compare import Run, compare
+from bench.compare import Run, compare, compare_ids
 from bench.processes import BenchError
 from bench.servers import servers
 from dev.signals import ending_unwinds
 
-MEASUREMENTS = ("compare", "latency", "retry-rate", "retry-burst")
+MEASUREMENTS = ("compare", "ids", "latency", "retry-rate", "retry-burst")
 DEFAULT = Tuning()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("measurements", nargs=-1, type=click.Choice((*MEASUREMENTS, "all")))
-@click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1), help="compare: runs of each side.")
-@click.option("--jobs", default=10_000, show_default=True, type=click.IntRange(min=1), help="compare: ours, a run.")
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1), help="compare, ids: runs a side.")
+@click.option("--jobs", default=10_000, show_default=True, type=click.IntRange(min=1), help="compare, ids: ours a run.")
 @click.option("--celery-jobs", default=3_000, show_default=True, type=click.IntRange(min=0), help="0: without Celery.")
 @click.option("--celery-processes", default=DEFAULT.processes, show_default=True, help="Celery's prefork processes.")
 @click.option("--celery-prefetch", default=DEFAULT.prefetch, show_default=True, help="Its worker_prefetch_multiplier.")
@@ -42,7 +42,8 @@ def main(
     """Measure Job Dispatcher on real servers.
 
     compare (the default) puts the whole path, from the publisher to finished with history, beside Celery's in
-    alternating runs. latency, retry-rate and retry-burst are ours alone. all is everything.
+    alternating runs. ids does it for jobs with ids and without. latency, retry-rate and retry-burst are ours alone.
+    all is everything.
     """
     wanted = MEASUREMENTS if "all" in measurements else measurements or ("compare",)
     tuning = Tuning(celery_processes, celery_prefetch, celery_publishers)
@@ -52,6 +53,8 @@ def main(
         with ending_unwinds(), servers() as given:
             if "compare" in wanted:
                 made = compare(given, runs, jobs, celery_jobs, tuning)
+            if "ids" in wanted:
+                made += compare_ids(given, runs, jobs)
             if "latency" in wanted:
                 timings.append(timing.latency(given, seconds))
             if "retry-rate" in wanted:

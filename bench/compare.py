@@ -16,6 +16,8 @@ from bench.servers import CpuMeter, Servers
 #: A run waits at most this long for a machine that is busy with something else, in seconds.
 PATIENCE = 60.0
 QUIET = 0.15
+#: The sides of the measurement of ids.
+WITHOUT_IDS, WITH_IDS = "without ids", "with ids"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ def compare(servers: Servers, runs: int, jobs: int, celery_jobs: int, tuning: ce
     return made
 
 
+def compare_ids(servers: Servers, runs: int, jobs: int) -> list[Run]:
+    """Alternate: jobs without ids, and with them, which intake claims in MongoDB."""
+    made: list[Run] = []
+    for number in range(1, runs + 1):
+        for side, plan in ((WITHOUT_IDS, "anonymous"), (WITH_IDS, "tiny")):
+            made.append(_say(number, runs, ours(servers, jobs, side, plan)))
+    return made
+
+
 def _say(number: int, runs: int, run: Run) -> Run:
     say(f"run {number} of {runs}: {run.side} {run.rate:,.0f} jobs/s ({run.jobs:,} jobs in {run.seconds:.1f} s)")
     return run
@@ -60,14 +71,14 @@ def quiet() -> tuple[float, float]:
     return busy, loop_ms()
 
 
-def ours(servers: Servers, jobs: int) -> Run:
+def ours(servers: Servers, jobs: int, side: str = "ours", plan: str = "tiny") -> Run:
     """One run of ours."""
     with (
         tempfile.TemporaryDirectory() as folder,
         installation(servers, Path(folder)) as given,
-        given.publisher("tiny", jobs) as publisher,
+        given.publisher(plan, jobs) as publisher,
     ):
-        return _measure("ours", jobs, publisher, given.meter, given.wait_succeeded)
+        return _measure(side, jobs, publisher, given.meter, given.wait_succeeded)
 
 
 def celery(servers: Servers, jobs: int, tuning: celery_side.Tuning) -> Run:

@@ -2,9 +2,9 @@
 
     python -m bench.publisher PLAN COUNT RATE
 
-PLAN is tiny, stamp, retries or burst; RATE is jobs a second, 0 for as fast as the broker confirms. The broker, the
-prefix and the key come from the environment. It prints ``ready``, waits for a line, and prints two monotonic times:
-just before the first publish, and after the last confirm.
+PLAN is tiny, anonymous (the same without ids), stamp, retries or burst; RATE is jobs a second, 0 for as fast as the
+broker confirms. The broker, the prefix and the key come from the environment. It prints ``ready``, waits for a line,
+and prints two monotonic times: just before the first publish, and after the last confirm.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pydantic_core
 import uvloop
 
 from bench.work import payload
 from dispatcher import Client
+from dispatcher.edges.amqp import Outgoing
 
 #: Publishes waiting for their confirm at once.
 IN_FLIGHT = 500
@@ -40,6 +42,7 @@ def _plans() -> dict[str, Callable[[int], Job]]:
     fail_at = time.time() + BURST_AFTER
     return {
         "tiny": lambda number: ("bench.tiny", payload(number), {}),
+        "anonymous": lambda number: ("bench.tiny", payload(number), {"id": None}),
         "stamp": lambda number: ("bench.stamp", {**payload(number), "sent_ns": time.time_ns()}, {}),
         "retries": lambda number: (
             "bench.flaky",
@@ -54,6 +57,15 @@ def _plans() -> dict[str, Callable[[int], Job]]:
     }
 
 
+async def _publish(client: Client, job_type: str, body: dict[str, Any], fields: dict[str, Any]) -> None:
+    """One job; without an id where the fields say so, which our Client does not do."""
+    if "id" not in fields:
+        await client.publish(job_type, body, **fields)
+        return
+    message = Outgoing(client._jobs, job_type, pydantic_core.to_json({"payload": body}), client._headers)
+    await client._send("", message)
+
+
 async def _flood(client: Client, job: Callable[[int], Job], count: int) -> None:
     """As fast as confirms come, with a bounded number in flight."""
     numbers: Iterator[int] = iter(range(count))
@@ -61,7 +73,7 @@ async def _flood(client: Client, job: Callable[[int], Job], count: int) -> None:
     async def publish() -> None:
         for number in numbers:
             job_type, body, fields = job(number)
-            await client.publish(job_type, body, **fields)
+            await _publish(client, job_type, body, fields)
 
     await asyncio.gather(*(publish() for _ in range(IN_FLIGHT)))
 
@@ -73,7 +85,7 @@ async def _paced(client: Client, job: Callable[[int], Job], count: int, rate: fl
     for number in range(count):
         await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
         job_type, body, fields = job(number)
-        tasks.append(asyncio.create_task(client.publish(job_type, body, **fields)))
+        tasks.append(asyncio.create_task(_publish(client, job_type, body, fields)))
     await asyncio.gather(*tasks)
 
 

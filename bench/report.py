@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.celery_side import Tuning
-from bench.compare import Run
+from bench.compare import WITH_IDS, WITHOUT_IDS, Run
 from bench.timing import Timing
 
 #: What we hold ourselves to: times Celery's rate, and milliseconds.
 TIMES_CELERY = 4.0
+#: Part of the rate of jobs without ids that jobs with ids are to have.
+OF_RATE_WITH_IDS = 0.8
 LATE_P99 = {"retry late at 200 retries/s": 50.0, "retry late, 1,000 failing at once": 150.0}
 _ROLES = ("publisher", "intake", "worker", "recorder", "scheduler", "RabbitMQ", "MongoDB")
 
@@ -32,6 +34,7 @@ def summary(runs: Sequence[Run], timings: Sequence[Timing], tuning: Tuning) -> d
         "runs": [{**asdict(run), "rate": run.rate} for run in runs],
         "sides": {side: _side(runs, side) for side in dict.fromkeys(run.side for run in runs)},
         "ratio": ratio(runs),
+        "ids_ratio": ratio(runs, WITH_IDS, WITHOUT_IDS),
         "timings": [asdict(timing) for timing in timings],
     }
 
@@ -45,14 +48,14 @@ def _side(runs: Sequence[Run], side: str) -> dict[str, Any]:
     }
 
 
-def ratio(runs: Sequence[Run]) -> dict[str, float] | None:
-    """Ours to Celery: of the medians, and of the neighbouring runs, which share the machine's mood."""
-    ours = [run.rate for run in runs if run.side == "ours"]
-    celery = [run.rate for run in runs if run.side == "Celery"]
-    if not ours or not celery:
+def ratio(runs: Sequence[Run], one: str = "ours", other: str = "Celery") -> dict[str, float] | None:
+    """Of one side to the other: of the medians, and of the neighbouring runs, which share the machine's mood."""
+    ones = [run.rate for run in runs if run.side == one]
+    others = [run.rate for run in runs if run.side == other]
+    if not ones or not others:
         return None
-    pairs = [a / b for a, b in zip(ours, celery, strict=True)]
-    return {"median": median(ours) / median(celery), "min": min(pairs), "max": max(pairs)}
+    pairs = [a / b for a, b in zip(ones, others, strict=True)]
+    return {"median": median(ones) / median(others), "min": min(pairs), "max": max(pairs)}
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -73,6 +76,10 @@ def _rates(result: dict[str, Any]) -> Table:
         fine = _mark(found["median"] >= TIMES_CELERY)
         table.add_row("times Celery", *(f"{found[name]:.2f}" for name in ("median", "min", "max")), end_section=True)
         table.caption = f"bar: at least {TIMES_CELERY:g} times Celery {fine}"
+    if found := result["ids_ratio"]:
+        fine = _mark(found["median"] >= OF_RATE_WITH_IDS)
+        table.add_row("with ids, part", *(f"{found[name]:.2f}" for name in ("median", "min", "max")), end_section=True)
+        table.caption = f"bar: with ids at least {OF_RATE_WITH_IDS:g} of the rate without {fine}"
     return table
 
 

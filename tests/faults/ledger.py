@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from dispatcher.core.lifecycle import FINAL, PARKED
+from tests.faults import identity
 from tests.faults.executions import Execution, StepId, by_step
 from tests.faults.fleet import Death
 from tests.faults.load import Published
@@ -164,7 +165,7 @@ def wrong_state(e: Evidence) -> list[str]:
     return [
         f"{job.id} {job.type} is {doc['state']} in run {doc['run']}"
         for job, doc in e.jobs()
-        if (doc["state"], doc["run"]) != (job.state, 1)
+        if (doc["state"], doc["run"]) != (job.state, 1) and not identity.is_duplicate(job, doc)
     ]
 
 
@@ -201,8 +202,9 @@ def not_executed(e: Evidence) -> list[str]:
     ended = {s for s, executions in e.steps.items() if any(x.ended is not None for x in executions)}
     return [
         f"{job.id} {job.type} attempt {step.n} after {step.k} snoozes"
-        for job, _ in e.jobs()
+        for job, doc in e.jobs()
         for step in job.steps
+        if not identity.is_duplicate(job, doc)
         if step.outcome != "crashed" and (job.id, 1, step.n, step.k) not in ended
     ]
 
@@ -344,6 +346,10 @@ CHECKS: dict[str, Callable[[Evidence], Iterable[str]]] = {
     "unexpected": unexpected,
     "wrong final state": wrong_state,
     "two final states in a run": two_final_states,
+    "ids with several documents": identity.doubled,
+    "sent again, miscounted": identity.miscounted,
+    "false duplicates": identity.false_duplicates,
+    "unique keys shared": identity.shared_keys,
     "steps not executed": not_executed,
     "steps not planned": not_planned,
     "early": early,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ class Published:
     acknowledged: set[str] = field(default_factory=set)
     #: No confirm came in time: it may be published or not.
     unknown: set[str] = field(default_factory=set)
+    #: Messages with the id of one that was sent before, as far as they were confirmed.
+    sent_again: int = 0
 
 
 class Load:
@@ -53,6 +56,8 @@ class Load:
                 if (wait := began + index / self._rate - loop.time()) > 0:
                     await asyncio.sleep(wait)
                 group.create_task(self.one(job))
+                if job.again is not None:
+                    group.create_task(self._again(job, job.again))
 
     async def one(self, job: Job) -> None:
         """Publish one job, of the plan or besides it."""
@@ -65,6 +70,14 @@ class Load:
             published.unknown.add(job.id)
         else:
             published.acknowledged.add(job.id)
+
+    async def _again(self, job: Job, after: float) -> None:
+        """Send the same message once more, as somebody who had no answer."""
+        await asyncio.sleep(after)
+        with contextlib.suppress(PublishFailed):
+            await self._send(job)
+            self.published.acknowledged.add(job.id)
+            self.published.sent_again += 1
 
     async def _send(self, job: Job) -> None:
         fields = {"priority": job.priority, **job.fields}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ LONGEST_REPEATED = 1_000
 SHORT_LENGTHS = {1: 400, 5: 250, 20: 200, 100: 120, 1_000: 10}
 #: Parts of each kind. Poison jobs are asked for.
 WEIGHTS = {"plain": 76, "flaky": 10, "delayed": 3, "hopeless": 3, "slow": 2, "snooze": 6, "poison": 0}
+#: Parts of the jobs that are sent again, seconds after which they are, and parts of the plain ones with a unique key.
+SENT_AGAIN, AGAIN, WITH_KEY = 0.1, (0.0, 0.05, 0.5, 3.0, 10.0), 0.1
 
 
 class Step(NamedTuple):
@@ -44,6 +46,18 @@ class Job:
     fields: Mapping[str, Any] = field(default_factory=dict)
     #: Published without its id, which MongoDB would have to know; its payload names it.
     anonymous: bool = False
+    #: Seconds after its publish at which it is sent again with the same id.
+    again: float | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Its unique key; of the jobs with one key not all need run."""
+        return self.fields["unique"]["key"] if "unique" in self.fields else None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether another job with its key may run once it has ended."""
+        return "unique" in self.fields and self.fields["unique"]["until"] == "final"
 
     @property
     def last(self) -> Step:
@@ -69,7 +83,26 @@ def make_plan(
     plan = [_job(f"job-{index:06d}", rng.choices(kinds, parts)[0], rng, lengths) for index in range(count)]
     for index in rng.sample(range(count), poison):
         plan[index] = _job(plan[index].id, "poison", rng, lengths)
-    return plan
+    return _with_keys(_sent_again(plan, seed), seed)
+
+
+def _sent_again(plan: Sequence[Job], seed: int) -> list[Job]:
+    """The same jobs, of which some are sent again: together with the first message, soon after it, or much later."""
+    rng = random.Random(f"again {seed}")
+    return [replace(job, again=rng.choice(AGAIN)) if rng.random() < SENT_AGAIN else job for job in plan]
+
+
+def _with_keys(plan: Sequence[Job], seed: int) -> list[Job]:
+    """The same jobs, of which some plain ones have a unique key; those with one key are a few places apart."""
+    rng, keyed, name, left = random.Random(f"keys {seed}"), list(plan), "", 0
+    for index, job in enumerate(plan):
+        if job.type != "chaos.plain" or rng.random() >= WITH_KEY:
+            continue
+        if not left:
+            name, left, until = f"key-{index}", rng.randint(2, 4), rng.choice(("window", "final"))
+        keyed[index] = replace(job, fields={**job.fields, "unique": {"key": name, "for": 86_400, "until": until}})
+        left -= 1
+    return keyed
 
 
 def plain_job(job_id: str, priority: str = "normal", *, ms: int = 1, **fields: Any) -> Job:

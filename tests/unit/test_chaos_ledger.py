@@ -20,10 +20,20 @@ from tests.faults.transitions import Transitions
 pytestmark = pytest.mark.unit
 
 WORKER, INTAKE, OTHER = 100, 200, 300
+KEY = {"key": "monthly", "for": 60, "until": "window"}
 JOBS = [
     plain_job("plain"),
     *(make_plan(1, 5, weights={kind: 1})[0] for kind in ("flaky", "slow", "snooze", "hopeless")),
+    plain_job("first", unique=KEY),
+    plain_job("second", unique=KEY),
 ]
+#: The id that the one with the key has; the other one is its duplicate.
+FIRST = f"first-{len(JOBS) - 2}"
+
+
+def runs(job: Job) -> bool:
+    """Whether it is none."""
+    return not job.id.startswith("second")
 
 
 def executed(job: Job, *, worker: int = WORKER, at: float = 10.0) -> list[Execution]:
@@ -42,6 +52,8 @@ def document(job: Job) -> dict[str, Any]:
     ]
     retries = len({step.n for step in job.steps if step.n > 1})
     doc = {"_id": f"chaos:{job.id}", "id": job.id, "app": "chaos", "type": job.type, "priority": job.priority, "run": 1}
+    if not runs(job):
+        return doc | {"state": "duplicate", "duplicate_of": FIRST, "attempts": []}
     return doc | {"state": job.state, "attempts": attempts} | ({"retries": retries} if retries else {})
 
 
@@ -63,9 +75,10 @@ def statistics(documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 def counters(jobs: list[Job]) -> list[Scrape]:
     """As one worker and one intake would count."""
-    steps = [(job, step) for job in jobs for step in job.steps]
+    ran = [job for job in jobs if runs(job)]
+    steps = [(job, step) for job in ran for step in job.steps]
     counted = Counter(("attempts", step.outcome) for _, step in steps)
-    counted.update(("jobs_final", job.state) for job in jobs)
+    counted.update(("jobs_final", job.state) for job in ran)
     counted["retries", ""] = sum(step != job.last and step.outcome != "snoozed" for job, step in steps)
     return [Scrape("worker", WORKER, counted), Scrape("intake", INTAKE, Counter({("jobs_accepted", ""): len(jobs)}))]
 
@@ -77,7 +90,7 @@ def clean(jobs: list[Job] | None = None) -> Evidence:
     ids = [job.id for job in jobs]
     return Evidence(
         published=Published({job.id: job for job in jobs}, dict.fromkeys(ids, 1.0), set(ids)),
-        executions=[execution for job in jobs for execution in executed(job)],
+        executions=[execution for job in jobs if runs(job) for execution in executed(job)],
         documents=documents,
         transitions=Transitions({doc["_id"]: (1, doc["state"]) for doc in documents}),
         statistics=statistics(documents),
@@ -247,6 +260,60 @@ def _died(e: Evidence) -> None:
     e.deaths.append(Death("recorder-1", 400, 15.0, ours=False, code=1))
 
 
+def _second_document(e: Evidence) -> None:
+    e.documents.append(e.documents[0])
+
+
+def _sent_again(e: Evidence) -> None:
+    e.published.sent_again += 1
+
+
+def _told_again(e: Evidence) -> None:
+    e.documents[0]["resent"] = 1
+
+
+def _duplicate_of_nobody(e: Evidence) -> None:
+    e.documents[-1]["duplicate_of"] = "nobody"
+
+
+def _duplicate_of_itself(e: Evidence) -> None:
+    e.documents[-1]["duplicate_of"] = e.documents[-1]["id"]
+
+
+def _duplicate_of_another_key(e: Evidence) -> None:
+    e.documents[-1]["duplicate_of"] = e.documents[0]["id"]
+
+
+def _duplicate_without_a_key(e: Evidence) -> None:
+    e.documents[0] |= {"state": "duplicate", "duplicate_of": e.documents[1]["id"]}
+
+
+def _duplicate_of_what_never_ran(e: Evidence) -> None:
+    e.executions = [x for x in e.executions if x.job != FIRST]
+
+
+def _duplicate_that_ran(e: Evidence) -> None:
+    e.executions += executed(e.published.jobs[e.documents[-1]["id"]])
+
+
+def _both_ran(e: Evidence) -> None:
+    e.documents[-1]["state"] = "succeeded"
+
+
+def _none_ran(e: Evidence) -> None:
+    e.documents[-2] |= {"state": "duplicate", "duplicate_of": e.documents[-1]["id"]}
+
+
+def one_after_the_other(e: Evidence, began: float) -> None:
+    """Of the jobs with the key the second ran too, whose key is free at the end of the first (10.5)."""
+    for doc in e.documents[-2:]:
+        job = e.published.jobs[doc["id"]]
+        e.published.jobs[job.id] = replace(job, fields={"unique": KEY | {"until": "final"}})
+    second = replace(e.published.jobs[e.documents[-1]["id"]], fields={"unique": KEY | {"until": "final"}})
+    e.documents[-1]["state"] = "succeeded"
+    e.executions += executed(second, at=began)
+
+
 @pytest.mark.parametrize(
     ("spoil", "check"),
     [
@@ -258,6 +325,18 @@ def _died(e: Evidence) -> None:
         (_changed_final, "two final states in a run"),
         (_stream_broke, "two final states in a run"),
         (lambda e: e.transitions.now.clear(), "two final states in a run"),
+        (_second_document, "ids with several documents"),
+        (_sent_again, "sent again, miscounted"),
+        (_told_again, "sent again, miscounted"),
+        (_duplicate_of_nobody, "false duplicates"),
+        (_duplicate_of_itself, "false duplicates"),
+        (_duplicate_of_another_key, "false duplicates"),
+        (_duplicate_without_a_key, "false duplicates"),
+        (_duplicate_of_what_never_ran, "false duplicates"),
+        (_duplicate_that_ran, "false duplicates"),
+        (_both_ran, "unique keys shared"),
+        (_none_ran, "unique keys shared"),
+        (lambda e: one_after_the_other(e, 10.2), "unique keys shared"),
         (_lying_handler, "steps not executed"),
         (_lying_handler, "attempts that were not"),
         (_unplanned, "steps not planned"),
@@ -291,6 +370,13 @@ def test_discrepancy(spoil: Callable[[Evidence], None], check: str) -> None:
     evidence = clean()
     spoil(evidence)
     assert check in found(evidence)
+
+
+def test_a_key_that_was_given_free() -> None:
+    """Its jobs may run one after the other."""
+    evidence = clean()
+    one_after_the_other(evidence, 10.5)
+    assert "unique keys shared" not in found(evidence)
 
 
 def test_every_check_was_seen_to_fail() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from dispatcher.core import ladder
-from tests.faults.plan import WEIGHTS, make_delays, make_plan
+from tests.faults.plan import AGAIN, WEIGHTS, make_delays, make_plan
 
 pytestmark = pytest.mark.unit
 
@@ -20,6 +22,18 @@ def test_plan() -> None:
     assert {job.payload["ms"] for job in plan} >= {1, 1_000, 10_000}
     states = {"succeeded": "succeeded", "failed": "failed", "timed_out": "timed_out", "crashed": "failed"}
     assert all(states[job.last.outcome] == job.state for job in plan)
+
+
+def test_ids_and_keys() -> None:
+    """Some jobs are sent again, at every distance; some share a key with others, of plain ones alone."""
+    plan = make_plan(2_000, 3)
+    assert {job.again for job in plan} == {None, *AGAIN}
+    keys = Counter(job.key for job in plan if job.key is not None)
+    assert set(keys.values()) >= {2, 3, 4}
+    assert {(job.type, job.exclusive) for job in plan if job.key is not None} == {
+        ("chaos.plain", True),
+        ("chaos.plain", False),
+    }
 
 
 def test_delays() -> None:
