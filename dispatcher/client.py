@@ -99,8 +99,8 @@ class Client:
         Args:
             job_type: the job's type, which is the routing key.
             payload: a dict, or anything pydantic writes as a JSON object.
-            id: the job's id; a UUIDv7 where none is given.
-            fields: the message's other fields: ``priority``, ``timeout``, ``retry``, ``lane``, ``tags``,
+            id: the job's id; a UUIDv7 where none is given. Sent again with the same id, it is the same job.
+            fields: the message's other fields: ``priority``, ``timeout``, ``retry``, ``lane``, ``tags``, ``unique``,
                 ``delay`` or ``run_at`` (text or a datetime with its offset), ``expires``, ``deadline``.
 
         Raises:

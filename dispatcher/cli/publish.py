@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -25,6 +25,7 @@ from dispatcher.edges import clock
 from dispatcher.edges.amqp import check_broker
 from dispatcher.edges.mongo import Database, DatabaseError, clock_ahead
 from schemas import PRIORITIES
+from schemas.job import Until
 
 KEY_VARIABLE = "DISPATCHER_API_KEY"
 #: Seconds, after the job was published, to wait for MongoDB's time.
@@ -61,6 +62,13 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 )
 @click.option("--timeout", type=Seconds(), help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
+@click.option("--unique-key", help="A key that only one job of the app has at a time (docs/ids.md).")
+@click.option("--unique-for", type=Seconds(), help="Seconds for which the job has its key; 30m, 12h or 7d will do too.")
+@click.option(
+    "--unique-until",
+    type=click.Choice(get_args(Until)),
+    help="What frees the key before: nothing, an end other than succeeded, any end.  [default: window]",
+)
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option(
     "--key-file",
@@ -80,6 +88,8 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
     fields = {name: options[name] for name in _FIELDS if options[name] is not None}
     if options["tags"]:
         fields["tags"] = list(options["tags"])
+    if unique := _unique(options["unique_key"], options["unique_for"], options["unique_until"]):
+        fields["unique"] = unique
     if options["retry"] is not None:
         fields["retry"] = _json(options["retry"], "--retry")
     body = _json(_stdin() if payload == "-" else payload, "PAYLOAD")
@@ -91,6 +101,14 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
     except ValueError as error:
         raise click.UsageError(f"cannot be sent: {error}") from None
     _report(receipt, as_json)
+
+
+def _unique(key: str | None, window: float | None, until: str | None) -> dict[str, Any] | None:
+    if key is None and window is None and until is None:
+        return None
+    if key is None or window is None:
+        raise click.UsageError("a unique key needs both --unique-key and --unique-for")
+    return {"key": key, "for": window, **({} if until is None else {"until": until})}
 
 
 def _stdin() -> str:

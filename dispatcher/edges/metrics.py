@@ -78,7 +78,7 @@ refused = _counter(
 )
 deferred = _counter(
     "dispatcher_intake_deferred_total",
-    "Messages that intake put off because MongoDB could not be asked for their key",
+    "Messages that intake put off because MongoDB could not be asked for their API key",
     "messages",
     ["intake"],
 )

@@ -1,10 +1,12 @@
 """Intake: every message of ``intake.v1`` becomes a job in a work queue, or a refusal in ``rejected``.
 
 A message is acknowledged once the broker has confirmed what replaces it: the work message with its event, the
-refusal, or the message itself put off. What happens at a ``kill -9``:
+refusal, or the message itself put off. The id and the unique key of a job are claimed before that (see
+`dispatcher.services.claiming`). What happens at a ``kill -9``:
 
-- before that confirm: the message is delivered again; a job may be published twice (same id where the client gave one);
-- after it and before the acknowledgement: likewise;
+- before that confirm: the message is delivered again. A job with an id of its client's is published again, marked, and
+  the worker that gets it asks the others first; one without an id is another job then, and both may be published;
+- after it and before the acknowledgement: likewise, unless its claim is marked done by then: then nothing is published;
 - again and again: what was there each time is judged in a child process; see `dispatcher.services.intake_suspects`.
 """
 

@@ -79,7 +79,7 @@ ERROR = {"type": "ConnectionError", "message": "the other\x1b side\nhung up"}
         (make_doc("timed_out", attempts=[attempt(1, "timed_out")]), ["parked.v1.default"]),
         (make_doc("cancelled", error={"type": "Cancel", "message": "why not"}), ["The reason: Cancel: why not"]),
         (make_doc("expired"), ["not started within its expires"]),
-        (make_doc("duplicate"), ["unique key"]),
+        (make_doc("duplicate", duplicate_of="invoice-7"), ["Job invoice-7 had its unique key then"]),
         (
             make_doc("rejected", lane=None, priority=None, error={"type": "unknown_lane", "message": "no such lane"}),
             ["refused it", "unknown_lane: no such lane", "use a lane of the configuration"],
