@@ -45,7 +45,7 @@ def settings() -> Settings:
 @pytest_asyncio.fixture
 async def database(installed: Installation) -> AsyncIterator[Database]:
     """The installation's, without a document."""
-    for name in ("jobs", "stats", "turns"):
+    for name in ("jobs", "stats", "turns", "claims"):
         installed.db[name].delete_many({})
     database = Database(installed.settings.mongo.url.get_secret_value(), installed.settings.mongo.database)
     yield database
@@ -109,13 +109,15 @@ async def statistics_are_exact(installation: Installation, database: Database) -
 
 
 async def test_what_is_older_than_its_days_goes(installed: Installation, database: Database) -> None:
-    """By the time of its end, with the days of its type; what is not over stays, however old."""
+    """By the time of its end, with the days of its type, and its id with it; what is not over stays, however old."""
     await record(installed, STORED)
     statistics = StatisticsStore(database)
     await eventually(lambda: statistics.roll_up(0), "statistics are put together")
     await statistics_are_exact(installed, database)
+    installed.db.claims.insert_many([{"_id": f"shop:{job_id}"} for job_id in STORED])
     await Retention(installed.settings, database).forget()
     assert {doc["id"] for doc in installed.db.jobs.find()} == STAY
+    assert {claim["_id"] for claim in installed.db.claims.find()} == {f"shop:{job_id}" for job_id in STAY}
     await statistics_are_exact(installed, database)
     await statistics.roll_up(0)
     await statistics_are_exact(installed, database)

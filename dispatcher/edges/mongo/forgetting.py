@@ -56,7 +56,7 @@ class Forgetting:
 
         Their ids and unique keys are free then.
         """
-        return await self._forget({**_meant(where), "state": {"$in": _FINISHED}}, claims=True)
+        return await self._forget({**_meant(where), "state": {"$in": _FINISHED}}, keys=True)
 
     async def count(self, where: JobFilter | str) -> tuple[int, int]:
         """How many of the jobs that are meant are finished, and how many are not."""
@@ -64,7 +64,7 @@ class Forgetting:
         finished = await self._jobs.count_documents({**meant, "state": {"$in": _FINISHED}})
         return finished, await self._jobs.count_documents({**meant, "state": {"$nin": _FINISHED}})
 
-    async def _forget(self, query: Mapping[str, Any], *, claims: bool = False) -> int:
+    async def _forget(self, query: Mapping[str, Any], *, keys: bool = False) -> int:
         """The query is asked again with the deletion: a job that began a new run meanwhile stays."""
         fields = dict.fromkeys(("accepted_at", "run", "app", "id"), 1)
         cursor = self._jobs.find(query, fields).sort("accepted_at", 1).limit(BATCH)
@@ -75,16 +75,17 @@ class Forgetting:
         minutes = [minute_of(from_date(stored["accepted_at"]) or 0) for stored in found.values()]
         await self._stats.mark_dirty(minutes)
         await self._forget_waiting({job: stored.get("run", 1) for job, stored in found.items()})
-        if claims:
-            await self._forget_claims(found)
+        # else a message with such an id would be told to be that of a job which nobody knows
+        await self._ids.delete_many({"_id": {"$in": list(found)}})
+        if keys:
+            await self._forget_keys(found)
         result = await self._jobs.delete_many({**query, "_id": {"$in": list(found)}})
         if time.monotonic() - began > LONGEST_WRITE_MS / 1000:
             await self._stats.mark_dirty(minutes)
         deleted: int = result.deleted_count
         return deleted
 
-    async def _forget_claims(self, jobs: Mapping[str, Mapping[str, Any]]) -> None:
-        await self._ids.delete_many({"_id": {"$in": list(jobs)}})
+    async def _forget_keys(self, jobs: Mapping[str, Mapping[str, Any]]) -> None:
         for app in {stored["app"] for stored in jobs.values()}:
             ids = [stored["id"] for stored in jobs.values() if stored["app"] == app]
             await self._keys.delete_many({"app": app, "job": {"$in": ids}})
