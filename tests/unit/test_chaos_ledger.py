@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.executions import Execution, pair
+from tests.faults.executions import Execution
 from tests.faults.fleet import Death
 from tests.faults.ledger import CHECKS, Evidence, Happened, Scrape, settle
 from tests.faults.load import Published
@@ -367,41 +367,6 @@ def test_poison() -> None:
     assert found(evidence) == set()
     evidence.documents[0]["attempts"][0]["outcome"] = "failed"
     assert "attempts that were not" in found(evidence)
-
-
-def test_pair() -> None:
-    """A start and its end are one execution, whatever stands between them; a start alone has no end."""
-    step = {"id": "a", "run": 1, "n": 1, "k": 0, "worker": 5}
-    lines = [
-        step | {"execution": "x", "what": "start", "at": 2.0},
-        step | {"execution": "y", "what": "start", "at": 1.0},
-        step | {"execution": "x", "what": "end", "at": 3.0},
-    ]
-    assert pair(lines) == [
-        Execution(("a", 1, 1, 0), "y", 5, 1.0, None),
-        Execution(("a", 1, 1, 0), "x", 5, 2.0, 3.0),
-    ]
-
-
-def test_transitions() -> None:
-    """A state may change until it is final, and in a later run again; not back, and not by deletion."""
-    log = Transitions()
-
-    def write(kind: str, **fields: Any) -> None:
-        place = {"fullDocument": fields} if kind == "insert" else {"updateDescription": {"updatedFields": fields}}
-        log.take({"operationType": kind, "documentKey": {"_id": "a"}, **place})
-
-    write("insert", run=1, state="queued")
-    write("update", state="running")
-    write("update", state="failed")
-    write("update")  # a late attempt joins the list
-    write("update", run=2, state="queued")
-    write("update", state="succeeded")
-    assert (log.violations, log.now) == ([], {"a": (2, "succeeded")})
-    write("update", run=1)
-    assert len(log.violations) == 1
-    log.take({"operationType": "delete", "documentKey": {"_id": "a"}})
-    assert len(log.violations) == 2
 
 
 def test_only_workers_die_of_jobs() -> None:
