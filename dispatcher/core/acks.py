@@ -6,7 +6,7 @@ alone, one job of 300 s fills the prefetch with finished work.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import NamedTuple
 
 
@@ -18,21 +18,24 @@ class Flush(NamedTuple):
 
 
 class AckLedger:
-    """The outstanding delivery tags of one channel, which the broker numbers in rising order."""
+    """The outstanding delivery tags of one channel, which the broker numbers in rising order.
+
+    It knows those alone, however many came after the first of them.
+    """
 
     def __init__(self) -> None:
-        self._outstanding: deque[int] = deque()
+        #: In their order. A plain dict would look at everything that it ever held to find its first.
+        self._outstanding: OrderedDict[int, None] = OrderedDict()
         self._finished: set[int] = set()
-        self._acked: set[int] = set()
 
     @property
     def outstanding(self) -> int:
         """Deliveries not acknowledged yet."""
-        return len(self._outstanding) - len(self._acked)
+        return len(self._outstanding)
 
     def delivered(self, tag: int) -> None:
         """A message arrived."""
-        self._outstanding.append(tag)
+        self._outstanding[tag] = None
 
     def finish(self, tag: int) -> None:
         """What replaces the message is safe; it may be acknowledged."""
@@ -40,20 +43,18 @@ class AckLedger:
 
     def give_back(self, tag: int) -> None:
         """The message was returned to its queue: nothing is left to acknowledge."""
-        self._acked.add(tag)
+        self._outstanding.pop(tag, None)
 
     def flush(self) -> Flush:
         """Everything that may be acknowledged now."""
         upto = None
-        waiting, finished, acked = self._outstanding, self._finished, self._acked
-        while waiting and (waiting[0] in finished or waiting[0] in acked):
-            tag = waiting.popleft()
-            if tag in finished:
-                finished.discard(tag)
-                upto = tag
-            else:
-                acked.discard(tag)
+        waiting, finished = self._outstanding, self._finished
+        while finished and waiting and (tag := next(iter(waiting))) in finished:
+            del waiting[tag]
+            finished.discard(tag)
+            upto = tag
         single = tuple(sorted(finished))
-        acked.update(single)
+        for tag in single:
+            waiting.pop(tag, None)
         finished.clear()
         return Flush(upto, single)
