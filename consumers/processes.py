@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from consumers.context import Context
+from consumers.context import BatchContext, Context
 from dispatcher.edges.children import Child, ChildDied
 
 #: Idle children kept for the next jobs.
@@ -74,24 +74,39 @@ async def call(child: Child, job_type: str, payload: dict[str, Any], context: Co
     Raises:
         ChildCrashed: the child died.
     """
-    request = {
-        "type": job_type,
-        "payload": payload,
-        "context": {
-            "id": context.id,
-            "app": context.app,
-            "type": context.type,
-            "run": context.run,
-            "attempt": context.attempt,
-            "execution": context.execution,
-            "tags": context.tags,
-            "trace": context.trace.model_dump() if context.trace else None,
-        },
+    return await _ask(child, {"type": job_type, "payload": payload, "context": _fields(context)}, (context,))
+
+
+async def call_batch(child: Child, payloads: Sequence[dict[str, Any]], context: BatchContext) -> Any:
+    """Run a batch handler in a child; the answer is that of `consumers.child.run` to a batch.
+
+    Raises:
+        ChildCrashed: the child died.
+    """
+    contexts = [_fields(member) for member in context.members]
+    request = {"type": context.type, "batch": context.id, "payloads": payloads, "contexts": contexts}
+    return await _ask(child, request, context.members)
+
+
+def _fields(context: Context) -> dict[str, Any]:
+    return {
+        "id": context.id,
+        "app": context.app,
+        "type": context.type,
+        "run": context.run,
+        "attempt": context.attempt,
+        "execution": context.execution,
+        "tags": context.tags,
+        "trace": context.trace.model_dump() if context.trace else None,
     }
+
+
+async def _ask(child: Child, request: dict[str, Any], contexts: Sequence[Context]) -> Any:
+    told_of = {context.execution: context for context in contexts}
 
     def told(note: bytes) -> None:
         said = json.loads(note)
-        if said.pop("execution") == context.execution:
+        if context := told_of.get(said.pop("execution")):
             context.progress(**said)
 
     try:

@@ -56,22 +56,27 @@ def _number(name: str, value: Any) -> int | float:
 
 
 class Throttled:
-    """Passes the reports of a child's handler on: the first at once, then the last value once in an interval."""
+    """Passes the reports of a child's handler on: the first at once, then the last values once in an interval.
 
-    def __init__(self, send: Callable[[Progress], None], interval: float = INTERVAL / 2) -> None:
+    Args:
+        send: called with an execution and its report.
+        interval: seconds.
+    """
+
+    def __init__(self, send: Callable[[str, Progress], None], interval: float = INTERVAL / 2) -> None:
         self._send = send
         self._interval = interval
         self._lock = threading.Lock()
-        self._pending: Progress | None = None
+        self._pending: dict[str, Progress] = {}
         self._timer: threading.Timer | None = None
         self._over = False
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, execution: str, progress: Progress) -> None:
         """The handler reports, from whatever thread."""
         with self._lock:
             if self._over:
                 return
-            self._pending = progress
+            self._pending[execution] = progress
             if self._timer is None:
                 self._pass_on()
 
@@ -81,15 +86,17 @@ class Throttled:
             self._over, timer = True, self._timer
             if timer is not None:
                 timer.cancel()
-            if self._pending is not None:
-                self._send(self._pending)
-                self._pending = None
+            self._send_pending()
+
+    def _send_pending(self) -> None:
+        pending, self._pending = self._pending, {}
+        for execution, progress in pending.items():
+            self._send(execution, progress)
 
     def _pass_on(self) -> None:
-        if self._over or self._pending is None:
+        if self._over or not self._pending:
             return
-        self._send(self._pending)
-        self._pending = None
+        self._send_pending()
         self._timer = threading.Timer(self._interval, self._again)
         self._timer.daemon = True
         self._timer.start()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
@@ -73,7 +73,11 @@ def _names(field: str, classes: Any) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One declared handler. ``payload`` validates the message's payload by the parameter's annotation."""
+    """One declared handler.
+
+    ``payload`` validates a message's payload by the parameter's annotation; None where any object will do. A ``batch``
+    handler takes a list of payloads, and ``payload`` validates one of them.
+    """
 
     type: str
     function: Callable[..., Any]
@@ -82,15 +86,28 @@ class Handler:
     retry: RetrySpec | None
     payload: TypeAdapter[Any] | None
     takes_context: bool
+    batch: bool = False
+
+    def value(self, payload: dict[str, Any]) -> Any:
+        """One payload, validated.
+
+        Raises:
+            pydantic.ValidationError: it does not fit the annotation.
+        """
+        return payload if self.payload is None else self.payload.validate_python(payload)
 
     def arguments(self, payload: dict[str, Any], context: Any) -> tuple[Any, ...]:
-        """The call's arguments.
+        """The arguments of a call with one payload; a batch handler's are made with `batch_arguments`.
 
         Raises:
             pydantic.ValidationError: the payload does not fit the annotation.
         """
-        value = payload if self.payload is None else self.payload.validate_python(payload)
+        value = self.value(payload)
         return (value, context) if self.takes_context else (value,)
+
+    def batch_arguments(self, values: list[Any], context: Any) -> tuple[Any, ...]:
+        """The arguments of a batch handler's call with these validated payloads."""
+        return (values, context) if self.takes_context else (values,)
 
 
 class Registry:
@@ -106,14 +123,19 @@ class Registry:
         timeout: float | None = None,
         retry: Retry | None = None,
         isolate: Literal["process"] | None = None,
+        batch: bool | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the function below as the handler of a job type.
+
+        One whose payload is annotated as a list, ``list[Email]``, is a batch handler: it gets the payloads of all
+        members of a batch at once, and a list of one for a job that is in no group.
 
         Args:
             job_type: dot-separated words of ``[a-z0-9_-]``.
             timeout: seconds for one attempt, 0.1 to 86,400.
             retry: how failures are tried again.
             isolate: ``"process"`` runs it in a child process, which is killed at the timeout.
+            batch: True says that a function without an annotation takes a list; left out, the annotation says it.
 
         Raises:
             RegistryError: the type is malformed or taken, or the function cannot be a handler.
@@ -122,7 +144,7 @@ class Registry:
             raise RegistryError('a handler is declared with its job type: @jobs.handler("invoice.send")')
 
         def declare(function: Function) -> Function:
-            handler = _handler(job_type, function, timeout, retry, isolate)
+            handler = _handler(job_type, function, timeout, retry, isolate, batch)
             if job_type in self._handlers:
                 raise RegistryError(f'job type "{job_type}" has a handler already')
             self._handlers[job_type] = handler
@@ -147,6 +169,7 @@ def _handler(
     timeout: float | None,
     retry: Retry | None,
     isolate: str | None,
+    batch: bool | None,
 ) -> Handler:
     if not is_type(job_type):
         raise RegistryError(f'"{job_type}" is not a job type: use dot-separated words of [a-z0-9_-]')
@@ -157,6 +180,7 @@ def _handler(
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise RegistryError(f'handler of "{job_type}" must not yield: nobody would run it; return its result')
     takes_context = _takes_context(job_type, function)
+    element, is_batch = _element(job_type, _annotation(job_type, function), batch)
     kind: Kind = "process" if isolate else "async" if inspect.iscoroutinefunction(function) else "thread"
     return Handler(
         job_type,
@@ -164,8 +188,9 @@ def _handler(
         kind,
         timeout,
         retry.spec() if retry else None,
-        _adapter(job_type, function),
+        _adapter(job_type, element),
         takes_context,
+        is_batch,
     )
 
 
@@ -180,18 +205,55 @@ def _takes_context(job_type: str, function: Callable[..., Any]) -> bool:
     return count == 2
 
 
-def _adapter(job_type: str, function: Callable[..., Any]) -> TypeAdapter[Any] | None:
-    """A validator for the payload; None where any object will do."""
+def _annotation(job_type: str, function: Callable[..., Any]) -> Any:
+    """The payload's; Any where there is none."""
     name = _parameters(function)[0].name
     try:
-        annotation = typing.get_type_hints(function, include_extras=True).get(name, Any)
+        return typing.get_type_hints(function, include_extras=True).get(name, Any)
     except TypeError:
         raise RegistryError(f'handler of "{job_type}" must be a function: put a def around it') from None
     except NameError as error:
         raise RegistryError(
             f'handler of "{job_type}": the annotation of {name} names something that cannot be found ({error})'
         ) from None
-    if annotation in (Any, dict, dict[str, Any], inspect.Parameter.empty):
+
+
+def _element(job_type: str, annotation: Any, batch: bool | None) -> tuple[Any, bool]:
+    """What one payload is to be, and whether the handler takes a list of them.
+
+    A payload is always a JSON object, so an annotation that is a list has no other meaning.
+    """
+    plain = annotation
+    while hasattr(plain, "__value__"):  # type Emails = list[Email]
+        plain = plain.__value__
+    if typing.get_origin(plain) is Annotated and _is_list(typing.get_args(plain)[0]):
+        raise RegistryError(
+            f'handler of "{job_type}": {annotation!r} says something of the list, which no payload is; '
+            "say it of the payloads: list[Annotated[…]]"
+        )
+    if _is_list(plain):
+        if batch is False:
+            raise RegistryError(
+                f'handler of "{job_type}": batch=False, but a list is annotated, and no payload is one; '
+                "leave batch=False out, or annotate what one payload is"
+            )
+        (element,) = typing.get_args(plain) or (Any,)
+        return element, True
+    if batch and annotation is not Any:
+        raise RegistryError(
+            f'handler of "{job_type}": with batch=True the payload must be annotated as a list, such as list[Email], '
+            f"not as {annotation!r}"
+        )
+    return annotation, bool(batch)
+
+
+def _is_list(annotation: Any) -> bool:
+    return (typing.get_origin(annotation) or annotation) in (list, Sequence)
+
+
+def _adapter(job_type: str, annotation: Any) -> TypeAdapter[Any] | None:
+    """A validator for one payload; None where any object will do."""
+    if annotation in (Any, dict, dict[str, Any]):
         return None
     try:
         return TypeAdapter(annotation)

@@ -14,7 +14,7 @@ import yaml
 
 from config import Settings, load_settings
 from config.settings import DEFAULTS
-from consumers import Context, Registry
+from consumers import BatchContext, Context, Registry
 from dispatcher.services.intake import Intake
 from dispatcher.services.recorder import Recorder
 from tests.acceptance.readme import ROOT, blocks, files
@@ -62,6 +62,11 @@ PROMISED: dict[str, tuple[str, dict[str, Any], list[str], str, Any]] = {
     "cancel": ("order.ship", {"order": "withdrawn"}, ["cancelled"], "cancelled", None),
     "declined": ("order.ship", {"order": "1", "card": "bad"}, ["failed"] * 2, "failed", None),
     "snooze": ("order.ship", {"order": "2"}, ["snoozed", "succeeded"], "succeeded", "shipped"),
+    "batch": ("letter.post", {"to": "ann"}, ["succeeded"], "succeeded", {"posted_to": "ann"}),
+    "batch-cancel": ("letter.post", {"to": "unknown"}, ["cancelled"], "cancelled", None),
+    "batch-full": ("letter.post", {"to": "full"}, ["failed"] * 2, "failed", None),
+    "batch-snooze": ("letter.post", {"to": "held"}, ["snoozed", "succeeded"], "succeeded", {"posted_to": "held"}),
+    "bad-batch": ("letter.post", {"for": "ann"}, ["failed"], "failed", None),
     "shared-1": ("shared.count", {}, ["succeeded"], "succeeded", 1),
     "shared-2": ("shared.count", {}, ["succeeded"], "succeeded", 1),
 }
@@ -113,6 +118,7 @@ def rows(heading: str) -> set[str]:
 def test_the_tables_name_what_there_is() -> None:
     """Every attribute of the context, every argument of a declaration, and no other."""
     assert rows("of `ctx`") == {name for name in dir(Context) if not name.startswith("_")}
+    assert rows("of a batch's `ctx`") == {name for name in dir(BatchContext) if not name.startswith("_")}
     assert rows("argument of `handler`") == set(inspect.signature(Registry().handler).parameters)
 
 

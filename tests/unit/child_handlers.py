@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from consumers import Cancel, Context, Registry, Snooze
+from consumers import BatchContext, Cancel, Context, Registry, Snooze
 
 #: What names them to a child process.
 TARGET = "tests.unit.child_handlers:jobs"
@@ -124,3 +125,75 @@ def logs(payload: dict[str, Any], ctx: Context) -> None:
     """Writes a line at each level."""
     ctx.log.info("from the child", number=7)
     ctx.log.debug("too much detail")
+
+
+@dataclass
+class Task:
+    """One payload of a batch: how it is to end, and how the whole batch, as the first payload says."""
+
+    number: int
+    end: str = "result"
+    whole: str = "each"
+
+
+def _entry(task: Task, ctx: BatchContext, place: int) -> Any:
+    if task.end in RAISED:
+        return RAISED[task.end]
+    if task.end in ("unstorable", "large"):
+        return object() if task.end == "unstorable" else "x" * 5_000
+    return {"number": task.number, "batch": ctx.id, "member": ctx.members[place].id, "of": len(ctx.members)}
+
+
+def batch(tasks: list[Task], ctx: BatchContext) -> Any:
+    """What the batch handlers below do."""
+    entries = [_entry(task, ctx, place) for place, task in enumerate(tasks)]
+    match whole := tasks[0].whole:
+        case "none":
+            return None
+        case "tuple":
+            return tuple(entries)
+        case "short":
+            return entries[1:]
+        case "dict":
+            return {"a": 1}
+        case "exit":
+            os._exit(3)
+        case "progress":
+            ctx.progress(1, 2, "half way")
+            ctx.members[1].progress(2, 2, "the second is done")
+        case "log":
+            ctx.log.info("from a batch", number=7)
+    if whole in RAISED:
+        raise RAISED[whole]
+    return entries
+
+
+@jobs.handler("batch.async")
+async def batch_async(tasks: list[Task], ctx: BatchContext) -> Any:
+    """In the loop."""
+    if tasks[0].whole == "hang":
+        await asyncio.sleep(60)
+    return batch(tasks, ctx)
+
+
+@jobs.handler("batch.thread")
+def batch_thread(tasks: list[Task], ctx: BatchContext) -> Any:
+    """In a thread."""
+    end = time.monotonic() + 60
+    while tasks[0].whole == "hang" and time.monotonic() < end and not ctx.cancelled:
+        time.sleep(0.005)
+    return batch(tasks, ctx)
+
+
+@jobs.handler("batch.process", isolate="process")
+def batch_process(tasks: list[Task], ctx: BatchContext) -> Any:
+    """In a child process."""
+    if tasks[0].whole == "hang":
+        time.sleep(60)
+    return batch(tasks, ctx)
+
+
+@jobs.handler("batch.size", isolate="process")
+def batch_size(payloads: list[dict[str, Any]]) -> list[int]:
+    """Takes any payloads, and no context."""
+    return [len(payload["text"]) for payload in payloads]

@@ -118,14 +118,15 @@ async def test_a_type_whose_errors_are_private_keeps_its_messages_too() -> None:
 def test_a_child_passes_on_the_first_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost at the end, and nothing is said after it."""
     sent: list[Any] = []
-    throttled = Throttled(lambda said: sent.append(said.done), interval=60)
-    threads = [threading.Thread(target=throttled.tell, args=(Progress(n),)) for n in range(20)]
+    throttled = Throttled(lambda execution, said: sent.append((execution, said.done)), interval=60)
+    threads = [threading.Thread(target=throttled.tell, args=("e", Progress(n))) for n in range(20)]
     for thread in threads:
         thread.start()
         thread.join()
+    throttled.tell("other", Progress(5))
     throttled.end()
-    throttled.tell(Progress(99))
-    assert sent == [0, 19]
+    throttled.tell("e", Progress(99))
+    assert sent == [("e", 0), ("e", 19), ("other", 5)]
 
 
 def test_any_order_of_arrival_gives_the_same_progress() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
-from consumers import Cancel, Context, Registry, RegistryError, Retry, Snooze
+from consumers import BatchContext, Cancel, Context, Registry, RegistryError, Retry, Snooze
 from schemas import RetrySpec
 
 
@@ -32,6 +34,9 @@ class Point(TypedDict):
     """A typed dict."""
 
     x: int
+
+
+Orders = TypeAliasType("Orders", list[Order])
 
 
 class Invoice(BaseModel):
@@ -57,6 +62,7 @@ def takes_anything(payload: Any) -> None: ...
 def takes_unsaid(payload) -> None: ...  # type: ignore[no-untyped-def]
 def takes_union(payload: Email | Order) -> None: ...
 def takes_annotated(payload: Annotated[dict[str, int], Field(min_length=1)]) -> None: ...
+def takes_annotated_list(payloads: Annotated[list[Email], Field(min_length=2)]) -> None: ...
 async def takes_string(payload: "Invoice", ctx: "Context") -> None: ...  # noqa: UP037
 
 
@@ -99,6 +105,76 @@ def test_a_payload_that_does_not_fit_is_a_validation_error(function: Any, payloa
     """Before the handler is called."""
     with pytest.raises(ValidationError):
         declare(function).arguments(payload, None)
+
+
+def takes_models(payloads: list[Email], ctx: BatchContext) -> None: ...
+def takes_sequence(payloads: Sequence[Order]) -> None: ...
+def takes_typing_list(payloads: typing.List[Order]) -> None: ...  # noqa: UP006
+def takes_plain_list(payloads: list) -> None: ...  # type: ignore[type-arg]
+def takes_dicts(payloads: list[dict[str, Any]]) -> None: ...
+def takes_annotated_elements(payloads: list[Annotated[dict[str, int], Field(min_length=1)]]) -> None: ...
+def takes_alias(payloads: Orders) -> None: ...
+async def takes_string_list(payloads: "list[Invoice]") -> None: ...  # noqa: UP037
+
+
+@pytest.mark.parametrize(
+    ("function", "payload", "value"),
+    [
+        (takes_models, {"to": "a"}, Email(to="a")),
+        (takes_sequence, {"number": "7"}, Order(7)),
+        (takes_typing_list, {"number": "7"}, Order(7)),
+        (takes_plain_list, {"a": 1}, {"a": 1}),
+        (takes_dicts, {"a": 1}, {"a": 1}),
+        (takes_annotated_elements, {"a": "1"}, {"a": 1}),
+        (takes_alias, {"number": "7"}, Order(7)),
+        (takes_string_list, {"total": 1}, Invoice(total=1)),
+    ],
+)
+def test_a_list_of_payloads_makes_a_batch_handler(function: Any, payload: dict[str, Any], value: Any) -> None:
+    """However the list is written; each payload is validated by itself, and no other handler is one."""
+    for options in ({}, {"batch": True}):
+        handler = declare(function, **options)
+        assert handler.batch
+        assert handler.value(payload) == value
+        assert type(handler.value(payload)) is type(value)
+        assert handler.batch_arguments([1, 2], "ctx") == (([1, 2], "ctx") if function is takes_models else ([1, 2],))
+    for element in (takes_plain_list, takes_dicts):
+        assert declare(element).payload is None
+    for lone in (takes_model, takes_dict, takes_anything, takes_unsaid, takes_union):
+        assert not declare(lone).batch
+
+
+def test_a_batch_handler_may_be_declared_without_an_annotation() -> None:
+    """With batch=True, as any object."""
+    for function in (takes_unsaid, takes_anything):
+        handler = declare(function, batch=True)
+        assert (handler.batch, handler.payload) == (True, None)
+        assert not declare(function, batch=False).batch
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (takes_model, {"batch": True}, r"annotated as a list, such as list\[Email\], not as .*Email"),
+        (takes_dict, {"batch": True}, r"annotated as a list"),
+        (takes_models, {"batch": False}, "leave batch=False out, or annotate what one payload is"),
+        (takes_annotated_list, {}, r"say it of the payloads: list\[Annotated"),
+    ],
+)
+def test_a_batch_that_contradicts_its_annotation_says_what_to_write(
+    function: Any, options: dict[str, Any], said: str
+) -> None:
+    """At the declaration."""
+    with pytest.raises(RegistryError, match=said):
+        declare(function, **options)
+
+
+def test_a_payload_of_a_batch_is_refused_as_a_lone_one_is() -> None:
+    """By the element's annotation."""
+    with pytest.raises(ValidationError):
+        declare(takes_models).value({})
+    with pytest.raises(ValidationError):
+        declare(takes_annotated_elements).value({})
 
 
 def test_where_a_handler_runs() -> None:
