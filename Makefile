@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test long chaos delays away mixed priorities revoking releases soak lint check fuzz bench
+.PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups soak lint check fuzz bench
 .PHONY: lock clean
 
 BIN := .venv/bin
@@ -49,6 +49,9 @@ revoking: install ## revoke 60 keys under load; until when is each still accepte
 
 releases: install ## 100,000 jobs with long delays, due in the same second; how fast they come, and what waits
 	@$(BIN)/python -m tests.faults.releases $(ARGS)
+
+groups: install ## 100,000 members of 1,000 groups while dispatchers and RabbitMQ are killed; each in one batch?
+	@$(BIN)/python -m tests.faults.gathering $(ARGS)
 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)

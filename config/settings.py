@@ -75,6 +75,8 @@ class Intake(Section):
     reply_prefixes: tuple[Annotated[str, Field(min_length=1)], ...]
     key_refresh: Seconds
     key_grace: Annotated[float, Field(ge=0, le=300)]
+    group_members: Annotated[int, Field(ge=10, le=60_000)]
+    group_bytes: Annotated[int, Field(ge=1_048_576)]
 
 
 class Keys(Section):

@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from enum import Enum
+from itertools import chain
 
 from pydantic import ValidationError
 
+from consumers.holding import Known
 from consumers.steps import Step, StepKey
 from dispatcher.edges import log
 from dispatcher.edges.amqp import Delivery, Peers
@@ -38,14 +39,6 @@ ANSWERS = 0.3
 AGAIN = 1.0
 #: Seconds between two looks at which steps may be asked about.
 TICK = 0.1
-
-
-class Known(Enum):
-    """What a worker knows of a step."""
-
-    SETTLED = "settled"
-    HELD = "held"
-    IN_DOUBT = "in_doubt"
 
 
 def doubt(delivery: Delivery, only: bool) -> float | None:
@@ -105,7 +98,8 @@ class Doubts:
         peers: the other workers.
         lost: whether a step is not this worker's any more; the broker has queued it again.
         forget: called with a step that is lost.
-        settled: called with a step that another worker settled.
+        rivals: whether a member of a batch is in other hands of this worker.
+        settled: called with a step that another worker settled: with the keys of all its parts, or of some.
         recorded: waits until history has what was published so far, or until that takes too long.
         clear: called with a step that nobody else has; it asks history.
     """
@@ -115,13 +109,15 @@ class Doubts:
         peers: Peers,
         lost: Callable[[Step], bool],
         forget: Callable[[Step], None],
-        settled: Callable[[Step], None],
+        rivals: Callable[[Step], bool],
+        settled: Callable[[Step, Sequence[StepKey]], None],
         recorded: Callable[[], Awaitable[None]],
         clear: Callable[[Step], Awaitable[None]],
     ) -> None:
         self._peers = peers
         self._lost = lost
         self._forget = forget
+        self._rivals = rivals
         self._settled = settled
         self._recorded = recorded
         self._clear = clear
@@ -188,16 +184,22 @@ class Doubts:
             await self._ask(due[:MAX_ASKED])
 
     async def _ask(self, steps: Sequence[Step]) -> None:
-        question = Question(steps=tuple(step.key for step in steps)).model_dump_json().encode()
-        answers, again = await self._peers.ask(question, ANSWERS), []
-        for step, known in zip(steps, conclude(self._peers.id, len(steps), answers), strict=True):
-            if known is Known.HELD:
+        keys = [key for step in steps for key in step.keys]
+        asked = (self._ask_about(keys[at : at + MAX_ASKED]) for at in range(0, len(keys), MAX_ASKED))
+        known = dict(zip(keys, chain.from_iterable(await asyncio.gather(*asked)), strict=True))
+        again = []
+        for step in steps:
+            found = {key: known[key] for key in step.keys}
+            if Known.HELD in found.values() or self._rivals(step):
                 self._steps[step] = (time.monotonic() + AGAIN, self._steps[step][1])
                 continue
             del self._steps[step]
-            if known is Known.SETTLED:
-                self._settled(step)
-            elif any(delivery.again for delivery in step.deliveries):
+            settled = [key for key, what in found.items() if what is Known.SETTLED]
+            if settled:
+                self._settled(step, settled)
+            if len(settled) == len(found):
+                continue
+            if any(delivery.again for delivery in step.deliveries):
                 again.append(step)
             else:
                 self._hand_over(step)
@@ -206,6 +208,10 @@ class Doubts:
             task = asyncio.create_task(self._hand_over_once_recorded(again))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
+
+    async def _ask_about(self, keys: Sequence[StepKey]) -> list[Known | None]:
+        question = Question(steps=tuple(keys)).model_dump_json().encode()
+        return conclude(self._peers.id, len(keys), await self._peers.ask(question, ANSWERS))
 
     async def _hand_over_once_recorded(self, steps: Sequence[Step]) -> None:
         try:

@@ -17,6 +17,8 @@ from schemas import WorkMessage
 
 #: Most steps to remember; a forgotten one costs a question, or another execution.
 MOST = 10_000
+#: Settled steps to remember, at least: as many as a worker settles while others reconnect after a crash of the broker.
+MOST_SETTLED = 50_000
 
 
 class Lineage:
@@ -40,30 +42,32 @@ class Lineage:
 
 
 class Settled:
-    """The steps that this worker settled last: everything that follows from them is confirmed.
+    """The steps that this worker settled last, at least ``most`` of them: everything that follows is confirmed.
 
-    What comes back of them, because an acknowledgement was lost or somebody published them twice, says nothing new;
-    history would say so too, but not before the recorder has written it. An id whose job was erased may come again as
-    that of another job, which was accepted at another time.
+    What comes back of them, because an acknowledgement was lost or somebody published them twice, says nothing new.
+    History would say so too, but not before the recorder has written it; under load that may take a while. An id whose
+    job was erased may come again as that of another job, which was accepted at another time.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MOST_SETTLED) -> None:
         self._most = most
-        self._keys: OrderedDict[StepKey, int] = OrderedDict()
+        self._latest: dict[StepKey, int] = {}
+        self._before: dict[StepKey, int] = {}
 
     def __contains__(self, key: StepKey) -> bool:
-        return key in self._keys
+        return key in self._latest or key in self._before
 
     def has(self, work: WorkMessage, again: bool) -> bool:
         """Whether a step is one of them; ``again``: it may have been delivered or published before.
 
         Intake says so of a job that it publishes a second time, with another time of acceptance.
         """
-        accepted_at = self._keys.get(step_key(work))
+        key = step_key(work)
+        accepted_at = self._latest.get(key, self._before.get(key))
         return accepted_at is not None and (again or accepted_at == work.accepted_at)
 
     def add(self, work: WorkMessage) -> None:
         """What replaces the step is confirmed."""
-        self._keys[step_key(work)] = work.accepted_at
-        if len(self._keys) > self._most:
-            self._keys.popitem(last=False)
+        self._latest[step_key(work)] = work.accepted_at
+        if len(self._latest) == self._most:
+            self._before, self._latest = self._latest, {}

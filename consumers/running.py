@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dispatcher.core.cancelling import Tombstone
@@ -36,21 +36,51 @@ class Stop:
         self._closed = True
 
 
+class MemberStop:
+    """Stops one member of a batch: its outcome is cancelled, while the handler goes on for the others.
+
+    Args:
+        tell: called once it is stopped.
+        members: those of all members; when none is left that is not stopped, ``whole`` ends the execution.
+    """
+
+    def __init__(self, tell: Callable[[], None], members: Sequence[MemberStop], whole: Stop) -> None:
+        self._tell = tell
+        self._members = members
+        self._whole = whole
+        self._closed = False
+        #: The tombstone on whose account it was stopped.
+        self.tombstone: Tombstone | None = None
+
+    def ask(self, tombstone: Tombstone) -> None:
+        """Stop it, once."""
+        if self._closed or self.tombstone is not None:
+            return
+        self.tombstone = tombstone
+        self._tell()
+        if all(member.tombstone is not None for member in self._members):
+            self._whole.ask(tombstone)
+
+    def close(self) -> None:
+        """The handler is over."""
+        self._closed = True
+
+
 class RunningTable:
     """Running executions by job; a forked run may have two."""
 
     def __init__(self) -> None:
-        self._stops: dict[str, list[tuple[int, Stop]]] = {}
+        self._stops: dict[str, list[tuple[int, Stop | MemberStop]]] = {}
 
     @contextmanager
-    def entry(self, work: WorkMessage) -> Iterator[Stop]:
-        """An execution of this step, for the time that it takes."""
-        job, entry = document_id(work.app, work.id), (work.run, Stop())
+    def entry(self, work: WorkMessage, stop: Stop | MemberStop) -> Iterator[None]:
+        """An execution of this step, which ``stop`` ends, for the time that it takes."""
+        job, entry = document_id(work.app, work.id), (work.run, stop)
         self._stops.setdefault(job, []).append(entry)
         try:
-            yield entry[1]
+            yield
         finally:
-            entry[1].close()
+            stop.close()
             self._stops[job].remove(entry)
             if not self._stops[job]:
                 del self._stops[job]

@@ -19,22 +19,22 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
 from consumers.attempts import Attempts
-from consumers.doubts import Doubts, Known, answer_to, doubt
+from consumers.doubts import Doubts, answer_to, doubt
 from consumers.history import History
-from consumers.lineage import Settled
+from consumers.holding import Holding, Known
+from consumers.passing_on import PassingOn
 from consumers.read_ahead import HELD, ReadAhead
 from consumers.registry import Registry
 from consumers.standstill import Standstill
-from consumers.steps import Step, StepKey, step_key
+from consumers.steps import Step, StepKey, read_step
 from dispatcher.core import ladder
-from dispatcher.core.dated import not_work
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -42,13 +42,12 @@ from dispatcher.edges.amqp import (
     Consumer,
     Delivery,
     Outbox,
-    Outgoing,
     Peers,
     Publisher,
     Subscription,
     declare_again,
 )
-from schemas import PRIORITIES, WorkMessage
+from schemas import PRIORITIES
 from schemas.events import MARK
 
 _logger = log.get("worker")
@@ -78,7 +77,8 @@ class Worker:
         self._names = Names(amqp.prefix)
         self.id = f"{socket.gethostname()}-{os.getpid()}"
         self._history = History(settings)
-        self._suspect_queues = {self._names.suspect(lane) for lane in settings.worker_lanes}
+        lanes = settings.worker_lanes
+        self._suspects = frozenset(self._names.suspect(lane) for lane in lanes)
         meter = metrics.PublishMeter("worker")
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
@@ -90,11 +90,19 @@ class Worker:
             settings, registry, target, self.id, self._outbox, self._history.database, self._settle
         )
         self._peers = Peers(url, "worker", self._names.peers, self._answer, heartbeat=amqp.heartbeat)
-        self._doubts = Doubts(self._peers, self._lost, self._forget, self._drop, self._recorded, self._clear)
+        self._held = Holding()
+        self._passing_on = PassingOn(self._names, self._suspects, self._outbox, self._held, self._done)
+        self._doubts = Doubts(
+            self._peers,
+            self._lost,
+            self._held.forget,
+            self._held.rivals,
+            self._drop_settled,
+            self._recorded,
+            self._clear,
+        )
         self._read_ahead = ReadAhead(self._consumer, self._overdue, self._give_up)
         self._ready: ReadyJobs[Step] = ReadyJobs()
-        self._steps: dict[StepKey, Step] = {}
-        self._settled_steps = Settled()
         self._running: set[asyncio.Task[None]] = set()
         self._early: set[asyncio.Task[None]] = set()
         self._blocked: asyncio.Task[None] | None = None
@@ -108,7 +116,7 @@ class Worker:
         work = [self._names.work_queue(lane, priority) for lane in lanes for priority in PRIORITIES]
         return [
             *(Subscription(queue, min(prefetch, 65_535)) for queue in work),
-            *(Subscription(queue, SUSPECTS_HELD) for queue in self._suspect_queues),
+            *(Subscription(queue, SUSPECTS_HELD) for queue in self._suspects),
         ]
 
     def checks(self) -> dict[str, bool]:
@@ -171,44 +179,55 @@ class Worker:
     async def _give_back(self, step: Step) -> None:
         if step.followed:  # it would be nacked now, and acknowledged later
             return
-        self._forget(step)
-        for delivery in step.deliveries:
+        self._held.forget(step)
+        deliveries = step.deliveries.copy()
+        if step.is_batch:
+            step.deliveries.clear()  # a member that is settled yet must not acknowledge them
+        for delivery in deliveries:
             await self._consumer.give_back(delivery)
 
     def _take(self, delivery: Delivery) -> None:
         try:
-            work = WorkMessage.decode(delivery.body)
+            step = read_step(delivery)
         except ValidationError:
-            self._park_poison(delivery)
+            self._passing_on.park_poison(delivery)
             return
-        key = step_key(work)
-        if key in self._steps:
-            known = self._steps[key]
+        if (known := self._held.get(step.key)) is not None:
             known.deliveries.append(delivery)
             known.only = False  # somebody else may have had it in between, and sent the next one
-        elif self._settled_steps.has(work, delivery.again):
+        elif self._held.is_settled(step):
             metrics.stale.inc()
             self._outbox.add([], [], partial(self._consumer.done, delivery))
         else:
-            self._take_new(work, delivery)
+            self._take_new(step, delivery)
 
-    def _take_new(self, work: WorkMessage, delivery: Delivery) -> None:
-        suspect = delivery.queue in self._suspect_queues
-        only = not delivery.again and not suspect and self._attempts.lineage.is_only(work, delivery)
-        step = self._steps[step_key(work)] = Step(work, only, suspect or work.suspect, [delivery])
+    def _take_new(self, step: Step, delivery: Delivery) -> None:
+        suspect = delivery.queue in self._suspects
+        step.only = not delivery.again and not suspect and self._is_only(step, delivery)
+        step.alone = suspect or step.work.suspect
+        self._held.add(step)
+        shared = step.is_batch and (self._held.rivals(step) or bool(self._held.settled_members(step)))
+        step.only = step.only and not shared
         step.lighten()
-        if (wait := doubt(delivery, only or suspect)) is None:
+        wait = doubt(delivery, step.only or suspect)
+        if wait is None and not shared:
             self._admit(step)
         else:
-            self._doubts.add(step, wait)
+            self._doubts.add(step, wait or 0.0)
+
+    def _is_only(self, step: Step, delivery: Delivery) -> bool:
+        """Whether it is known to be the only step of its run; of a batch, the only one of each of its members."""
+        return step.first if step.is_batch else self._attempts.lineage.is_only(step.work, delivery)
 
     def _admit(self, step: Step) -> None:
         """A step that no other worker has."""
         delivery = step.deliveries[0]
-        if delivery.queue in self._suspect_queues:
+        if delivery.queue in self._suspects:
             self._make_ready(step)
         elif delivery.suspect:
-            self._set_apart(step)
+            self._passing_on.set_apart(step)
+        elif step.is_batch and not self._attempts.takes_batches(step.work.type):
+            self._passing_on.take_apart(step, delivery.queue)
         else:
             self._keep_or_start(step)
 
@@ -233,43 +252,33 @@ class Worker:
         self._outbox.add([], [], partial(self._settle, step))
         step.followed = True
 
+    def _drop_settled(self, step: Step, keys: Sequence[StepKey]) -> None:
+        """Another worker settled a step, or these members of a batch."""
+        if len(keys) == len(step.members) or not step.is_batch:
+            self._drop(step)
+            return
+        for key in keys:
+            self._held.settle(step.members[key])
+
     def _lost(self, step: Step) -> bool:
         """Whether the broker has given every delivery of the step to somebody anew, or will."""
         return not any(map(self._consumer.holds, step.deliveries))
-
-    def _forget(self, step: Step) -> None:
-        self._steps.pop(step.key, None)
 
     def _answer(self, question: bytes) -> bytes | None:
         return answer_to(question, self._peers.id, self._known)
 
     def _known(self, key: StepKey) -> Known | None:
         """What another worker, to which a step was delivered again, is told of it."""
-        if key in self._settled_steps:
+        if self._held.was_settled(key):
             return Known.SETTLED
-        step = self._steps.get(key)
+        step = self._held.get(key)
         if step is None or (not step.started and self._lost(step)):
             return None
         return Known.IN_DOUBT if step in self._doubts else Known.HELD
 
-    def _set_apart(self, step: Step) -> None:
-        """The processes that held this step died again and again, perhaps because of it."""
-        work, delivery = step.work, step.deliveries[0]
-        _logger.warning("set apart: its workers died", app=work.app, job=work.id, run=work.run, attempt=work.n)
-        metrics.of(metrics.suspects, work.lane).inc()
-        self._forget(step)  # what comes from the queue of suspects is another delivery, to be settled by itself
-        message = Outgoing("", self._names.suspect(self._lane_of(delivery.queue)), delivery.body, work.headers)
-        self._outbox.add([message], [], partial(self._done, step.deliveries))
-
-    def _done(self, deliveries: list[Delivery]) -> None:
+    def _done(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             self._consumer.done(delivery)
-
-    def _lane_of(self, queue: str) -> str:
-        """The lane of a work queue, or of a queue of suspects."""
-        if queue in self._suspect_queues:
-            return queue.removeprefix(self._names.suspect(""))
-        return queue.removeprefix(self._names.work + ".").rpartition(".")[0]
 
     def _keep_or_start(self, step: Step) -> None:
         """A step that left the ladder some milliseconds early is kept until it is due, the others may start."""
@@ -295,13 +304,6 @@ class Worker:
         self._ready.push(step.work.priority, step)
         self._start_ready()
 
-    def _park_poison(self, delivery: Delivery) -> None:
-        _logger.error("message in a work queue is not ours", queue=delivery.queue)
-        parked = self._names.parked(self._lane_of(delivery.queue))
-        headers = not_work(clock.now_ms())
-        message = Outgoing("", parked, delivery.body, headers)
-        self._outbox.add([message], [], partial(self._consumer.done, delivery))
-
     def _start_ready(self) -> None:
         if self._stopping or self._standstill.noticed:
             return
@@ -312,7 +314,7 @@ class Worker:
         while self._ready and len(self._running) < most:
             step = self._ready.pop()
             if self._lost(step):
-                self._forget(step)
+                self._held.forget(step)
                 continue
             step.started = True
             task = asyncio.create_task(self._guarded(step, self._run(step)))
@@ -332,17 +334,15 @@ class Worker:
         if len(self._running) < self._settings.worker.concurrency:
             return set()
         since = time.monotonic() - HELD
-        return {step.queue for step in self._ready if step.ready_at < since} - self._suspect_queues
+        return {step.queue for step in self._ready if step.ready_at < since} - self._suspects
 
     def _give_up(self, queues: Collection[str]) -> None:
         """Publish the steps of these queues that do not run to them anew: another worker may have a place."""
         for step in self._ready.take(lambda step: step.queue in queues):
-            self._forget(step)  # should it come to this worker again, it is another one, to be settled by itself
+            self._held.forget(step)  # should it come to this worker again, it is another one, to be settled by itself
             if self._lost(step):
                 continue
-            metrics.of(metrics.given_back, step.work.lane).inc()
-            message = Outgoing("", step.queue, step.deliveries[0].body, step.work.headers)
-            self._outbox.add([message], [], partial(self._done, step.deliveries))
+            self._passing_on.give_up(step)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -371,19 +371,27 @@ class Worker:
 
     async def _dropped(self, step: Step) -> bool:
         """Whether history says that its run went on without it, so that it was settled without being run."""
-        work = step.work
         if step.only or time.monotonic() < step.asked_at + ANSWER_LASTS:
             return False
         step.asked_at = time.monotonic()
-        if not await self._history.is_past(work):
-            return False
-        _logger.info("dropped: its run went on already", app=work.app, job=work.id, run=work.run, attempt=work.n)
-        self._drop(step)
-        return True
+        for member in self._held.settled_members(step):
+            self._held.settle(member)
+        parts = list(step.parts)
+        past = await asyncio.gather(*(self._history.is_past(part.work) for part in parts))
+        over = [part for part, is_past in zip(parts, past, strict=True) if is_past]
+        for part in over:
+            work = part.work
+            _logger.info("dropped: its run went on already", app=work.app, job=work.id, run=work.run, attempt=work.n)
+        if len(over) == len(parts):
+            self._drop(step)
+            return True
+        for part in over:
+            self._held.settle(part)
+        return False
 
     def _settle(self, step: Step) -> None:
         """Everything that follows from the step is confirmed."""
-        self._forget(step)
-        self._settled_steps.add(step.work)
-        self._attempts.cancels.settled(step.work)
-        self._done(step.deliveries)
+        for part in step.parts:
+            self._attempts.cancels.settled(part.work)
+        if self._held.settle(step):
+            self._done(step.deliveries)

@@ -9,6 +9,7 @@ from schemas.job import (
     MAX_ID_LENGTH,
     PRIORITIES,
     ErrorInfo,
+    GroupSpec,
     JobRequest,
     JobState,
     Outcome,
@@ -19,17 +20,19 @@ from schemas.job import (
     UniqueSpec,
 )
 from schemas.peers import Answer, Question
-from schemas.work import WorkMessage
+from schemas.work import BatchMessage, WorkMessage, is_batch, join_batch, read_steps
 
 __all__ = [
     "MAX_ID_LENGTH",
     "PRIORITIES",
     "Accepted",
     "Answer",
+    "BatchMessage",
     "Ended",
     "ErrorInfo",
     "Event",
     "EventBatch",
+    "GroupSpec",
     "JobRequest",
     "JobState",
     "Moved",
@@ -46,5 +49,8 @@ __all__ = [
     "UniqueKey",
     "UniqueSpec",
     "WorkMessage",
+    "is_batch",
+    "join_batch",
+    "read_steps",
     "sentence",
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.job import Count, ErrorInfo, JobState, Millis, Model, Outcome, RetrySpec, Trace, UniqueKey
+from schemas.job import Count, ErrorInfo, GroupSpec, JobState, Millis, Model, Outcome, RetrySpec, Trace, UniqueKey
 from schemas.work import WorkMessage
 
 #: A batch message is closed at this many events or bytes, whichever comes first.
@@ -49,18 +49,20 @@ class Accepted(JobEvent):
     due_at: Millis | None = None
     expires_at: Millis | None = None
     deadline_at: Millis | None = None
+    group: GroupSpec | None = None
     unique: UniqueKey | None = None
     trace: Trace | None = None
 
 
 class Started(JobEvent):
-    """A worker began an execution."""
+    """A worker began an execution; ``batch`` is the id of the batch that it is part of."""
 
     kind: Literal["started"] = "started"
     n: Count
     execution: str
     started_at: Millis
     worker: str
+    batch: str | None = None
 
 
 class Ended(JobEvent):
@@ -77,12 +79,14 @@ class Ended(JobEvent):
     due_at: Millis | None = None
     error: ErrorInfo | None = None
     result: Any = None
+    batch: str | None = None
 
 
 class Moved(JobEvent):
     """The job changed state without an execution: put off for want of a handler or by hand, or ended.
 
-    ``duplicate_of``: the id of the job that has its unique key.
+    ``duplicate_of``: the id of the job that has its unique key. ``batch``: the id of the batch in which it leaves its
+    group.
     """
 
     kind: Literal["moved"] = "moved"
@@ -92,6 +96,7 @@ class Moved(JobEvent):
     error: ErrorInfo | None = None
     by_hand: bool = False
     duplicate_of: str | None = None
+    batch: str | None = None
 
 
 class Progressed(JobEvent):

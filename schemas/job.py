@@ -110,6 +110,23 @@ class UniqueKey(Model):
     expires_at: Millis
 
 
+#: Most members of a batch, and the longest time that the first of them waits for the others, in seconds.
+MAX_GROUP_SIZE, MAX_GROUP_WAIT = 1_000, 900.0
+
+
+class GroupSpec(Model):
+    """A group whose members are delivered together; of each group the first member's size and wait count.
+
+    ``max_wait`` is in seconds, from the first member's acceptance, or from the time for which it asked.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    key: Annotated[str, Field(min_length=1, max_length=256)]
+    max_size: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE)] = 100
+    max_wait: Annotated[float, Field(ge=0.1, le=MAX_GROUP_WAIT)] = 10.0
+
+
 class JobRequest(BaseModel):
     """The body of a published job. Fields that are not built yet are refused before this model is asked."""
 
@@ -125,6 +142,7 @@ class JobRequest(BaseModel):
     deadline: Annotated[float, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
     retry: RetrySpec | None = None
+    group: GroupSpec | None = None
     unique: UniqueSpec | None = None
     lane: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=10, strict=False)] = ()

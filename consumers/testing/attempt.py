@@ -68,6 +68,8 @@ def run(
 ) -> Attempt:
     """Make one attempt: payload validated, handler run under its timeout, result checked, as the worker does.
 
+    A batch handler is given a list of one; `run_batch` gives it more.
+
     A sync handler runs in a thread, for which time stands still: it cannot time out here. One with
     ``isolate="process"`` runs in this process, as if it were declared without.
 
@@ -82,26 +84,47 @@ def run(
     Raises:
         LookupError: the registry has no such handler.
     """
-    handler = in_this_process(_handler(registry, job_type))
-    settings = settings or load_settings({})
-    worker, rules = settings.worker, TypeTable(settings.type_entries).of(job_type)
-    reports: list[Progress] = []
-    context = Context(
-        id=id,
-        app=app,
-        type=job_type,
-        run=run,
-        attempt=attempt,
-        execution=clock.new_id(),
-        tags=tuple(tags),
-        _tell=reports.append,
-    )
-    if cancelled:
-        context.cancel()
-    body = {} if payload is None else json.loads(pydantic_core.to_json(payload))
-    limit = timeout or handler.timeout or rules.timeout or worker.timeout
-    made = beside_a_loop(lambda: _attempt(handler, body, context, limit, worker.max_result_bytes, rules))
-    return replace(made, progress=tuple(reports))
+    handler = _handler(registry, job_type)
+    fields = {"id": id, "app": app, "type": job_type, "run": run, "attempt": attempt, "tags": tuple(tags)}
+    (made,) = _made(handler, [_Member(payload, cancelled, fields)], "", timeout, settings)
+    return made
+
+
+def run_batch(
+    registry: Registry,
+    job_type: str,
+    payloads: Iterable[Any],
+    *,
+    batch: str = "batch-1",
+    app: str = "test",
+    run: int = 1,
+    attempt: int = 1,
+    tags: Iterable[str] = (),
+    timeout: float | None = None,
+    cancelled: bool = False,
+    settings: Settings | None = None,
+) -> list[Attempt]:
+    """Make one attempt of a batch handler at several jobs: how it ended for each, in their order.
+
+    Lines of the batch's log are among those of every job, a line of one member's log is that job's alone.
+
+    Args:
+        registry, job_type: the batch handler.
+        payloads: of the jobs ``job-1``, ``job-2``, …, each as `run` takes it.
+        batch: the id of the batch.
+        app, run, attempt, tags: what the contexts of the members say.
+        timeout, cancelled, settings: as for `run`.
+
+    Raises:
+        LookupError: the registry has no such handler.
+        TypeError: the handler takes one payload.
+    """
+    handler = _handler(registry, job_type)
+    if not handler.batch:
+        raise TypeError(f'the handler of "{job_type}" takes one payload: use run, or annotate a list of them')
+    fields = {"app": app, "type": job_type, "run": run, "attempt": attempt, "tags": tuple(tags)}
+    members = [_Member(payload, cancelled, fields | {"id": f"job-{n}"}) for n, payload in enumerate(payloads, 1)]
+    return _made(handler, members, batch, timeout, settings)
 
 
 def in_this_process(handler: Handler) -> Handler:
@@ -119,22 +142,19 @@ def _handler(registry: Registry, job_type: str) -> Handler:
     raise LookupError(f'no handler for "{job_type}" in this registry{hint}')
 
 
-def _attempt(
-    handler: Handler, payload: dict[str, Any], context: Context, timeout: float, max_bytes: int, rules: TypeRules
-) -> Attempt:
-    lines: list[LogLine] = []
+class _Member:
+    """One job, and what is heard of it."""
 
-    async def attempt() -> tuple[Execution, Any]:
-        executor = Executor(1, "", max_bytes)
-        try:
-            return await executor.run(handler, payload, context, timeout)
-        finally:
-            await executor.close()
+    def __init__(self, payload: Any, cancelled: bool, fields: dict[str, Any]) -> None:
+        self.payload = {} if payload is None else json.loads(pydantic_core.to_json(payload))
+        self.progress: list[Progress] = []
+        self.logs: list[LogLine] = []
+        self.context = Context(**fields, execution=clock.new_id(), _tell=self.progress.append)
+        if cancelled:
+            self.context.cancel()
 
-    loop = VirtualLoop()
-    try:
-        with heard(lines.append):
-            execution, result = loop.run_until_complete(attempt())
+    def attempt(self, execution: Execution, result: Any, rules: TypeRules, seconds: float) -> Attempt:
+        """How it ended."""
         return Attempt(
             outcome=str(execution.outcome),
             result=rules.result(result),
@@ -142,9 +162,49 @@ def _attempt(
             error_names=execution.names,
             retryable=execution.retryable,
             snooze=execution.snooze if execution.outcome == "snoozed" else None,
-            progress=(),
-            logs=tuple(lines),
-            seconds=loop.time(),
+            progress=tuple(self.progress),
+            logs=tuple(self.logs),
+            seconds=seconds,
         )
+
+
+def _made(
+    handler: Handler, members: list[_Member], batch: str, timeout: float | None, settings: Settings | None
+) -> list[Attempt]:
+    """An attempt at these jobs; several only of a batch handler."""
+    settings = settings or load_settings({})
+    worker, rules = settings.worker, TypeTable(settings.type_entries).of(handler.type)
+    limit = timeout or handler.timeout or rules.timeout or worker.timeout
+
+    def hear(line: LogLine) -> None:
+        job = line.fields.get("job")
+        for member in [member for member in members if member.context.id == job] or members:
+            member.logs.append(line)
+
+    with heard(hear):
+        found, seconds = beside_a_loop(
+            lambda: _executed(in_this_process(handler), members, batch, limit, worker.max_result_bytes)
+        )
+    return [member.attempt(*ended, rules=rules, seconds=seconds) for member, ended in zip(members, found, strict=True)]
+
+
+def _executed(
+    handler: Handler, members: list[_Member], batch: str, timeout: float, max_bytes: int
+) -> tuple[list[tuple[Execution, Any]], float]:
+    """How each ended, with its result; and how long that took, in virtual time."""
+
+    async def execute() -> list[tuple[Execution, Any]]:
+        executor = Executor(1, "", max_bytes)
+        try:
+            if handler.batch:
+                payloads, contexts = [member.payload for member in members], [member.context for member in members]
+                return await executor.run_batch(handler, payloads, contexts, batch, timeout)
+            return [await executor.run(handler, member.payload, member.context, timeout) for member in members]
+        finally:
+            await executor.close()
+
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(execute()), loop.time()
     finally:
         loop.close()

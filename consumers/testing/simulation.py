@@ -7,6 +7,7 @@ import math
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,10 @@ from consumers.failures import recorded
 from consumers.progress import Progress
 from consumers.registry import Handler, Registry
 from consumers.testing.attempt import in_this_process
+from consumers.testing.gathering import Gathering, Unit
 from consumers.testing.job import SimulatedJob, to_datetime, to_ms
 from consumers.testing.logs import LogLine, heard
+from consumers.testing.reports import Reports
 from consumers.testing.virtual import VirtualLoop, beside_a_loop
 from dispatcher.core import outcome
 from dispatcher.core.admission import Rules, Submission, admit, encode_work
@@ -40,6 +43,16 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 
 class SimulationError(Exception):
     """The simulation cannot go on as asked; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An execution that runs."""
+
+    work: WorkMessage
+    common: dict[str, Any]
+    context: Context
+    reports: Reports
 
 
 class Simulation:
@@ -83,9 +96,11 @@ class Simulation:
         self._loop.clock.busy = lambda: bool(self._running)
         self._jobs: dict[str, SimulatedJob] = {}
         self._steps: dict[str, WorkMessage] = {}  # the latest of each job
+        self._batches: dict[str, list[str]] = {}
         self._open: set[str] = set()
         self._parked: dict[str, SimulatedJob] = {}
-        self._ready: ReadyJobs[WorkMessage] = ReadyJobs()
+        self._ready: ReadyJobs[Unit] = ReadyJobs()
+        self._gathering = Gathering(self._loop, self._settings, self._flushed)
         self._running: set[asyncio.Task[None]] = set()
         self._runs_left = 0
         self._fault: BaseException | None = None
@@ -208,21 +223,41 @@ class Simulation:
             raise fault
 
     def _heard(self, line: LogLine) -> None:
-        if job := self._jobs.get(line.fields.get("job", "")):
-            job.logs.append(line)
+        named = line.fields.get("job") or line.fields.get("batch", "")
+        for job_id in self._batches.get(named, [named]):  # a job that came alone is its own batch
+            if job := self._jobs.get(job_id):
+                job.logs.append(line)
 
     def _enqueue(self, work: WorkMessage) -> None:
         """Have a step start when it is due."""
         self._steps[work.id] = work
         self._open.add(work.id)
         if work.due_at is None or work.due_at <= self._now_ms():
-            self._ready.push(work.priority, work)
+            self._arrive(work)
         else:
             self._loop.call_at((work.due_at - self._start_ms) / 1000, self._come_due, work)
 
     def _come_due(self, work: WorkMessage) -> None:
-        self._ready.push(work.priority, work)
+        self._arrive(work)
         self._start_ready()
+
+    def _arrive(self, work: WorkMessage) -> None:
+        """Have a step wait for a place, or for the others of its group."""
+        if not self._gathering.add(work):
+            self._ready.push(work.priority, Unit((work,)))
+
+    def _flushed(self, unit: Unit) -> None:
+        """A group is complete: its members are jobs by themselves from here on."""
+        for work in unit.works:
+            self._steps[work.id] = work
+            waited = about(work) | {"seq": work.seq - 1}  # the step before this one
+            queued = Moved(**waited, at=self._now_ms(), state=JobState.QUEUED, batch=unit.batch)
+            self._jobs[work.id].record(queued)
+        handler = self._registry.get(unit.type)
+        for each in [unit] if handler is not None and handler.batch else unit.apart():
+            self._ready.push(each.priority, each)
+        if self._loop.is_running():  # while a job is submitted, nothing runs
+            self._start_ready()
 
     def _start_ready(self) -> None:
         while self._ready and len(self._running) < self._places:
@@ -246,15 +281,18 @@ class Simulation:
         self._fault = self._fault or error
         self._loop.stop()
 
-    async def _step(self, work: WorkMessage) -> None:
-        handler = self._registry.get(work.type)
-        if has_expired(work, self._now_ms()):
-            expired = JobState.EXPIRED
-            self._follow(outcome.Next(expired), Moved(**about(work), at=self._now_ms(), state=expired))
-        elif handler is None:
-            self._without_handler(work)
-        else:
-            await self._execute(work, in_this_process(handler))
+    async def _step(self, unit: Unit) -> None:
+        handler, works = self._registry.get(unit.type), []
+        for work in unit.works:
+            if has_expired(work, self._now_ms()):
+                expired = JobState.EXPIRED
+                self._follow(outcome.Next(expired), Moved(**about(work), at=self._now_ms(), state=expired))
+            elif handler is None:
+                self._without_handler(work)
+            else:
+                works.append(work)
+        if handler is not None and works:
+            await self._execute(Unit(tuple(works), unit.batch), in_this_process(handler))
 
     def _without_handler(self, work: WorkMessage) -> None:
         now, worker = self._now_ms(), self._settings.worker
@@ -265,14 +303,32 @@ class Simulation:
         error = message.error if following.state in FINAL else outcome.put_off(work)
         self._follow(following, Moved(**about(work), at=now, state=following.state, due_at=due_at, error=error))
 
-    async def _execute(self, work: WorkMessage, handler: Handler) -> None:
+    async def _execute(self, unit: Unit, handler: Handler) -> None:
+        begun = [self._begin(work, unit.batch) for work in unit.works]
+        rules = self._types.of(handler.type)
+        default = handler.timeout or rules.timeout or self._settings.worker.timeout
+        timeout = max(work.timeout or default for work in unit.works)
+        payloads, contexts = [work.payload for work in unit.works], [each.context for each in begun]
+        try:
+            if handler.batch:
+                executed = await self._executor.run_batch(handler, payloads, contexts, unit.batch or "", timeout)
+            else:
+                executed = [await self._executor.run(handler, payloads[0], contexts[0], timeout)]
+        finally:
+            for each in begun:
+                each.reports.end()
+        for each, (execution, result) in zip(begun, executed, strict=True):
+            self._finish(each, handler, execution, result)
+
+    def _begin(self, work: WorkMessage, batch: str | None) -> _Begun:
         common = about(work) | {
             "n": work.n,
             "execution": clock.new_id(),
             "started_at": self._now_ms(),
             "worker": "simulation",
+            "batch": batch,
         }
-        rules, reports = self._types.of(work.type), _Reports(self._loop, lambda p: self._progressed(common, p))
+        reports = Reports(self._loop, lambda progress: self._progressed(common, progress))
         context = Context(
             id=work.id,
             app=work.app,
@@ -285,28 +341,27 @@ class Simulation:
             _tell=reports.add,
         )
         self._jobs[work.id].record(Started(**common))
-        timeout = work.timeout or handler.timeout or rules.timeout or self._settings.worker.timeout
-        try:
-            execution, result = await self._executor.run(handler, work.payload, context, timeout)
-        finally:
-            reports.end()
-        finished_at = self._now_ms()
+        if batch is not None:
+            self._batches.setdefault(batch, []).append(work.id)
+        return _Begun(work, common, context, reports)
+
+    def _finish(self, begun: _Begun, handler: Handler, execution: outcome.Execution, result: Any) -> None:
+        work, finished_at, rules = begun.work, self._now_ms(), self._types.of(handler.type)
         policy = resolve(self._policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, self._chance())
-        due_at = following.message.due_at if following.message and following.delay is not None else None
         event = Ended(
-            **common,
+            **begun.common,
             finished_at=finished_at,
             outcome=execution.outcome,
             state=following.state,
-            due_at=due_at,
+            due_at=following.message.due_at if following.message and following.delay is not None else None,
             error=recorded(execution, rules),
             result=rules.result(result),
         )
         self._follow(following, event)
 
     def _progressed(self, common: dict[str, Any], progress: Progress) -> None:
-        fields = {name: value for name, value in common.items() if name not in ("started_at", "worker")}
+        fields = {name: value for name, value in common.items() if name not in ("started_at", "worker", "batch")}
         message = None if self._types.of(common["type"]).private else progress.message
         event = Progressed(**fields, at=self._now_ms(), done=progress.done, total=progress.total, message=message)
         self._jobs[common["id"]].record(event)
@@ -323,35 +378,6 @@ class Simulation:
             self._parked[work.id] = job
         else:
             self._enqueue(work)
-
-
-class _Reports:
-    """The latest report of an execution's progress, on its way from whatever thread into the loop."""
-
-    def __init__(self, loop: VirtualLoop, record: Callable[[Progress], None]) -> None:
-        self._loop = loop
-        self._record = record
-        self._latest: list[Progress] = []
-        self._over = False
-
-    def add(self, progress: Progress) -> None:
-        """The handler reports; after its end nobody listens."""
-        if self._over:
-            return
-        self._latest = [progress]
-        with suppress(RuntimeError):  # the simulation is over, and this thread is not
-            self._loop.call_soon_threadsafe(self.tell)
-
-    def end(self) -> None:
-        """The execution is over; what was said last is recorded."""
-        self._over = True
-        self.tell()
-
-    def tell(self) -> None:
-        """Record what has not been."""
-        latest, self._latest = self._latest, []
-        for progress in latest:
-            self._record(progress)
 
 
 def _close(loop: VirtualLoop) -> None:

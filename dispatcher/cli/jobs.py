@@ -123,6 +123,10 @@ def _limits(doc: Document) -> Iterator[tuple[str, Any]]:
     if doc.get("deadline_at"):
         missed = (doc["finished_at"] or clock.now_ms()) > doc["deadline_at"]
         yield "deadline", f"{output.iso(doc['deadline_at'])}{' (missed)' if missed else ''}"
+    if group := doc.get("group"):
+        yield "group", output.plain(f"{group['key']} (at most {group['max_size']}, {group['max_wait']:g} s)", 400)
+    if doc.get("batch"):
+        yield "batch", output.plain(doc["batch"], 400)
     if unique := doc.get("unique"):
         yield "unique key", output.plain(f"{unique['key']} (until {unique['until']})", 400)
     if doc.get("duplicate_of"):

@@ -20,7 +20,7 @@ from dispatcher.core.parsing import parse_body, unstorable
 from dispatcher.core.refusals import Code, Refusal
 from dispatcher.core.topology import MAX_MESSAGE_BYTES
 from dispatcher.core.types import TypeRules, TypeTable
-from schemas import Accepted, JobRequest, RetrySpec, Trace, UniqueKey, UniqueSpec, WorkMessage, sentence
+from schemas import Accepted, GroupSpec, JobRequest, RetrySpec, Trace, UniqueKey, UniqueSpec, WorkMessage, sentence
 
 MAX_TYPE_LENGTH = 100
 DEFAULT_LANE = "default"
@@ -28,14 +28,14 @@ DEFAULT_LANE = "default"
 MAX_WORK_BYTES = MAX_MESSAGE_BYTES - (1 << 20)
 
 #: Fields of the contract that this version does not build: refused, never ignored.
-NOT_BUILT = frozenset({"group", "depends_on", "callback", "template"})
+NOT_BUILT = frozenset({"depends_on", "callback", "template"})
 _BUILT = tuple(JobRequest.model_fields)
 KNOWN_FIELDS = (*_BUILT, *sorted(NOT_BUILT))
 _CONFLICTS = (("delay", "run_at"),)
 #: Fields that are objects, and the names of their own fields.
 _NESTED: dict[str, tuple[str, ...]] = {
     name: tuple(field.alias or own for own, field in spec.model_fields.items())
-    for name, spec in (("retry", RetrySpec), ("unique", UniqueSpec))
+    for name, spec in (("retry", RetrySpec), ("group", GroupSpec), ("unique", UniqueSpec))
 }
 _NAMES = {*KNOWN_FIELDS, *(own for nested in _NESTED.values() for own in nested)}
 
@@ -259,6 +259,7 @@ def _admitted(
         "timeout": request.timeout,
         "retry": request.retry,
         "due_at": due_at,
+        "group": request.group,
         "expires_at": timing.after(now, request.expires),
         "deadline_at": timing.after(now, request.deadline),
         "trace": read_trace(sub.traceparent, sub.tracestate),

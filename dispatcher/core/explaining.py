@@ -57,6 +57,21 @@ def _queued(doc: Document, now: int) -> list[str]:
     return said
 
 
+def _buffered(doc: Document, now: int) -> list[str]:
+    group = doc.get("group") or {"key": "?", "max_size": 0, "max_wait": 0.0}
+    said = [
+        f"It was accepted {span(now - doc['accepted_at'])} ago and waits for the others of its group "
+        f'"{_short(group["key"])}": until there are {group["max_size"]}, or for {group["max_wait"]:g} s (what the '
+        "group's first member asked for counts)."
+    ]
+    if now - doc["accepted_at"] > group["max_wait"] * 1000 + LATE_MS:
+        said.append(
+            "That is long over, so no intake gathers its group: see with `dispatcher doctor` whether one runs. Its "
+            "members wait in group.v1.0 to group.v1.15."
+        )
+    return said
+
+
 def _running(doc: Document, now: int) -> list[str]:
     open_ones = [a for a in doc["attempts"] if a["outcome"] is None and a["run"] == doc["run"]]
     if not open_ones:
@@ -123,6 +138,7 @@ def _rejected(doc: Document, _: int) -> list[str]:
 
 
 _WHERE: dict[JobState, Callable[[Document, int], list[str]]] = {
+    JobState.BUFFERED: _buffered,
     JobState.QUEUED: _queued,
     JobState.RUNNING: _running,
     JobState.RETRYING: _waiting_for_time,

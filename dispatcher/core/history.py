@@ -83,7 +83,10 @@ def _accepted(doc: Document, event: Accepted) -> None:
         times = {"run_at": event.due_at, "expires_at": event.expires_at, "deadline_at": event.deadline_at}
         # for what an operator asked later stands
         doc.update({name: value for name, value in times.items() if value is not None and name not in doc})
-    state = JobState.QUEUED if event.due_at is None else JobState.SCHEDULED
+    if event.group is not None and "group" not in doc:
+        doc["group"] = event.group.model_dump()
+    at_once = JobState.QUEUED if event.group is None else JobState.BUFFERED
+    state = at_once if event.due_at is None else JobState.SCHEDULED
     _move(doc, state, event.run, event.seq, event.due_at)
 
 
@@ -137,6 +140,8 @@ def _moved(doc: Document, event: Moved) -> None:
     by_hand = _said_last(doc, event)
     if _move(doc, event.state, event.run, seq, event.due_at, error, by_hand) and event.state in FINAL:
         doc["finished_at"] = event.at
+    if event.batch is not None:  # after a crash there may be two: the same one must be shown whichever came first
+        doc["batch"] = min(event.batch, doc.get("batch", event.batch))
     if event.duplicate_of is not None:
         doc["duplicate_of"] = event.duplicate_of
     if by_hand:
@@ -203,7 +208,9 @@ _MERGERS: dict[type, Any] = {
 
 
 def _attempt(event: Started | Ended) -> Document:
+    batch = {} if event.batch is None else {"batch": event.batch}
     return {
+        **batch,
         "run": event.run,
         "n": event.n,
         "execution": event.execution,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from dispatcher.core import ladder
-from dispatcher.core.topology import Names, work_key
+from dispatcher.core.topology import GROUPS, Names, work_key
 from schemas import JobRequest, WorkMessage
 from schemas.job import MAX_DELAY_SECONDS, MAX_MILLIS
 
@@ -81,12 +81,24 @@ class Route(NamedTuple):
     stay_ms: int | None = None
 
 
-def route(names: Names, lane: str, priority: str, due_at: int | None, now: int) -> Route:
-    """Where a step that is due then waits: in its work queue, in the delay ladder, or for the scheduler."""
+def route(
+    names: Names,
+    lane: str,
+    priority: str,
+    due_at: int | None,
+    now: int,
+    partition: int | None = None,
+    longest: float = LADDER_MS,
+) -> Route:
+    """Where a step that is due then waits: in its queue, in the delay ladder, or for the scheduler.
+
+    ``partition``: of a step that waits for the others of its group, once it is due (`dispatcher.core.grouping`);
+    ``longest``: milliseconds that may be spent in the ladder.
+    """
     left = 0 if due_at is None else due_at - now
-    if left <= 0:
-        return Route(names.work, work_key(lane, priority))
-    if left > LADDER_MS:
+    if left > longest:
         return Route("", names.scheduled)
-    way = ladder.enter(left / 1000, lane, priority)
-    return Route(names.delays, way.routing_key, way.stay_ms)
+    if left > 0:
+        way = ladder.enter(left / 1000, *((lane, priority) if partition is None else (GROUPS, str(partition))))
+        return Route(names.delays, way.routing_key, way.stay_ms)
+    return Route(names.work, work_key(lane, priority)) if partition is None else Route("", names.group(partition))

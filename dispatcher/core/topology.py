@@ -33,6 +33,8 @@ PARKED_LIMITS = {
     "x-overflow": "drop-head",
     "x-message-ttl": 30 * DAY_MS,
 }
+#: Queues of members that wait for the others of their group; changing it would split groups.
+PARTITIONS = 16
 #: How long intake puts off a message that it cannot judge while MongoDB is away.
 DEFER_MS = 2_000
 
@@ -97,6 +99,10 @@ class Names:
         """A lane's steps whose worker died again and again; each is run in a process of its own."""
         return f"{self.prefix}suspect.v1.{lane}"
 
+    def group(self, partition: int) -> str:
+        """The queue of one part of the groups; whoever consumes it holds the members that it delivers."""
+        return f"{self.prefix}group.v1.{partition}"
+
     def delay(self, level: int) -> str:
         """The queue of one level of the delay ladder."""
         return f"{self.prefix}delay.v1.{level:02d}"
@@ -139,11 +145,16 @@ _OWN = (
     "scheduled.",
     "stray.",
     "suspect.",
+    "group.",
     "history.",
     "unrecorded.",
     "peers.",
     "jobs",
 )
+
+
+#: Stands for the lane in the routing key of a group's member on its way through the ladder; it is the name of none.
+GROUPS = "~group"
 
 
 def work_key(lane: str, priority: str) -> str:
@@ -157,6 +168,10 @@ def build(names: Names, lanes: Iterable[str]) -> Topology:
     exchanges = [*_fixed_exchanges(names), *_ladder_exchanges(names)]
     queues = [*_fixed_queues(names), *_ladder_queues(names)]
     bindings = [*_fixed_bindings(names), *_ladder_bindings(names)]
+    for partition in range(PARTITIONS):
+        name = names.group(partition)
+        queues.append(Queue(name, _never_dropping(names.stray, {"x-single-active-consumer": True})))
+        bindings.append(Binding(names.due, name, ladder.due_pattern(GROUPS, str(partition))))
     for lane in lanes:
         queues.append(Queue(names.parked(lane), _quorum(PARKED_LIMITS)))
         queues.append(Queue(names.suspect(lane), _never_dropping(names.stray)))

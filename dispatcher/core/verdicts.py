@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dispatcher.core import keys
 from dispatcher.core.admission import Admitted, Rules, Submission, admit, encode_work
 from dispatcher.core.claims import Claim, digest
+from dispatcher.core.grouping import partition_of
 from dispatcher.core.history import document_id
 from dispatcher.core.refusals import Code, Refusal
 from schemas.events import encode_event
@@ -22,7 +23,8 @@ CUT_BYTES = 65_536
 class Job:
     """An accepted job: the work message and the event, encoded, and what intake has to know of them.
 
-    What has to be its own before it is published: its id, where its client chose that, and its unique key.
+    ``partition``: where it waits for the others of its group, if it has one. What has to be its own before it is
+    published: its id, where its client chose that, and its unique key.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Job:
     headers: dict[str, str] | None
     event: bytes
     due_at: int | None = None
+    partition: int | None = None
     id_claim: Claim | None = None
     key_claim: Claim | None = None
 
@@ -103,6 +106,7 @@ def accepted(admitted: Admitted, submission: Submission) -> Job:
         work.headers,
         event,
         work.due_at,
+        partition_of(work),
         claim if admitted.chosen else None,
         key_claim,
     )

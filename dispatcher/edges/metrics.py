@@ -90,6 +90,29 @@ claims = _counter(
     ["intake"],
     ["found"],
 )
+groups_open = _gauge(
+    "dispatcher_groups_open", "Groups that are being gathered by this dispatcher", "groups", ["intake"]
+)
+group_age = _gauge(
+    "dispatcher_group_oldest_age_seconds", "How long the oldest of them has been open", "seconds", ["intake"]
+)
+group_members = _gauge("dispatcher_group_members_held", "Members that wait in them", "jobs", ["intake"])
+group_bytes = _gauge("dispatcher_group_held_bytes", "Bytes of these members", "bytes", ["intake"])
+group_flushes = _counter(
+    "dispatcher_group_flushes_total",
+    "Groups that were flushed, by reason: size (complete), time (max_wait is over), bytes (4 MiB), pressure (too many "
+    "members, or bytes, were held)",
+    "batches",
+    ["intake"],
+    ["reason"],
+)
+group_sizes = _histogram(
+    "dispatcher_group_size",
+    "Members of a batch",
+    "jobs",
+    ["intake"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
 intake_suspects = _counter(
     "dispatcher_intake_suspects_total",
     "Messages judged in a child process because the intakes that held them died again and again",

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from config import Settings
 from dispatcher.core.dated import not_work
+from dispatcher.core.grouping import partition_of
 from dispatcher.core.timing import has_expired, route
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
@@ -203,7 +204,7 @@ class Agenda:
                 events.append(Moved(**about(work), at=now, state=JobState.EXPIRED))
                 continue
             # nothing goes from here to `scheduled.v1`, where it would be taken for a message that came again
-            to = route(self._names, work.lane, work.priority, work.due_at, now)
+            to = route(self._names, work.lane, work.priority, work.due_at, now, partition_of(work))
             message = routed(to, job.body, work.headers)
             messages.append(marked_again(message) if job.again else message)
         return messages + [Outgoing("", self._names.history, body) for body in encode_batches(events)]

@@ -44,6 +44,7 @@ from dispatcher.edges.amqp import (
 )
 from dispatcher.edges.mongo import Database, KeyStore, UsageStore
 from dispatcher.services.claiming import Claiming, Pending
+from dispatcher.services.grouping import Grouping
 from dispatcher.services.intake_suspects import Suspects
 from dispatcher.services.key_cache import KeyCache, KeysAway, NotLoaded
 from dispatcher.services.key_watch import KeyWatch
@@ -94,6 +95,7 @@ class Intake:
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._suspects = Suspects(self._consumer, self._settle)
         self._claiming = Claiming(self._database, self)
+        self._grouping = Grouping(settings)
         self._unseen: list[tuple[str, Delivery]] = []
         self._unseen_wake = asyncio.Event()
         self._lookup: asyncio.Task[None] | None = None
@@ -111,6 +113,7 @@ class Intake:
             "consumer": self._consumer.ready,
             "database": self._keys.ready,
             "routable": not self._outbox.stuck,
+            **self._grouping.checks(),
         }
 
     async def start(self) -> None:
@@ -122,6 +125,7 @@ class Intake:
         self._outbox.start()
         self._suspects.start()
         self._claiming.start()
+        await self._grouping.start()
         await self._consumer.start()
 
     async def stop(self) -> None:
@@ -136,6 +140,7 @@ class Intake:
         await self._consumer.close()
         await self._publisher.close()
         await self._claiming.stop()
+        await self._grouping.stop()
         if self._lookup is not None:
             self._lookup.cancel()
         await self._key_watch.stop()
@@ -230,7 +235,7 @@ class Intake:
         """Publish a job that has all that it needs."""
         delivery, job = pending.delivery, pending.job
         self._key_watch.accepted(pending.key)
-        to = route(self._names, job.lane, job.priority, job.due_at, clock.now_ms())
+        to = route(self._names, job.lane, job.priority, job.due_at, clock.now_ms(), job.partition)
         message = routed(to, job.body, job.headers)
         if pending.again:  # what it became the first time may be with a worker
             message = marked_again(message)

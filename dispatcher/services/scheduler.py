@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pydantic import ValidationError
 
 from config import Settings
-from dispatcher.core import ladder
 from dispatcher.core.dated import dated, not_work
-from dispatcher.core.timing import LADDER_MS, Route, has_expired, route
+from dispatcher.core.grouping import partition_of
+from dispatcher.core.timing import has_expired, route
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import (
@@ -35,7 +37,7 @@ from dispatcher.services.agenda import Agenda
 from dispatcher.services.depths import Depths
 from dispatcher.services.retention import Retention
 from dispatcher.services.tombstones import Sweep
-from schemas import ErrorInfo, Event, JobState, Moved, WorkMessage
+from schemas import ErrorInfo, JobState, Moved, WorkMessage, read_steps
 from schemas.events import about
 
 _logger = log.get("scheduler")
@@ -134,34 +136,26 @@ class Scheduler:
             self._consumer.done(delivery)
 
         try:
-            work = WorkMessage.decode(delivery.body)
+            works = read_steps(delivery.body)
         except ValidationError:
             headers = not_work(clock.now_ms())
             self._outbox.add([Outgoing("", self._names.parked("default"), delivery.body, headers)], [], settled)
             return
+        work, now = works[0], clock.now_ms()
         _logger.warning("bringing a job back", app=work.app, job=work.id, run=work.run, attempt=work.n)
-        now = clock.now_ms()
-        if has_expired(work, now):
+        if work.lane not in self._settings.lanes:
+            self._park(works, settled)
+        elif len(works) == 1 and has_expired(work, now):
             self._outbox.add([], [Moved(**about(work), at=now, state=JobState.EXPIRED)], settled)
-        elif work.lane in self._settings.lanes:
-            self._outbox.add([self._again(work, delivery.body, now)], [], settled)
         else:
-            self._park(work, settled)
+            # it need not be the first step of its job, so the ladder has it, however long it is to wait
+            to = route(self._names, work.lane, work.priority, work.due_at, now, partition_of(work), longest=math.inf)
+            self._outbox.add([routed(to, delivery.body, work.headers)], [], settled)
 
-    def _again(self, work: WorkMessage, body: bytes, now: int) -> Outgoing:
-        """The message with which a step goes on. It need not be the first of its job, so the ladder has it."""
-        left = (work.due_at or 0) - now
-        if left <= LADDER_MS:
-            return routed(route(self._names, work.lane, work.priority, work.due_at, now), body, work.headers)
-        way = ladder.enter(left / 1000, work.lane, work.priority)
-        return routed(Route(self._names.delays, way.routing_key, way.stay_ms), body, work.headers)
-
-    def _park(self, work: WorkMessage, settled) -> None:  # type: ignore[no-untyped-def]
-        error = ErrorInfo(type="no_lane", message=f"lane {work.lane} is no longer in the configuration")
-        parked = work.model_copy(update={"error": error})
-        event: Event = Moved(**about(work), at=clock.now_ms(), state=JobState.FAILED, error=error)
-        self._outbox.add(
-            [Outgoing("", self._names.parked("default"), parked.encode(), dated(None, clock.now_ms()))],
-            [event],
-            settled,
-        )
+    def _park(self, works: Sequence[WorkMessage], settled: Callable[[], None]) -> None:
+        now, lane = clock.now_ms(), works[0].lane
+        error = ErrorInfo(type="no_lane", message=f"lane {lane} is no longer in the configuration")
+        parked = [work.model_copy(update={"error": error}).encode() for work in works]
+        events = [Moved(**about(work), at=now, state=JobState.FAILED, error=error) for work in works]
+        messages = [Outgoing("", self._names.parked("default"), body, dated(None, now)) for body in parked]
+        self._outbox.add(messages, events, settled)

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import aiormq.connection
 
-from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, publisher
+from dispatcher.edges.amqp import BoundPublisher, Consumer, Delivery, Outgoing, Publisher, publisher
 from dispatcher.edges.mongo import AuditStore, CancelStore, JobStore, KeyStore, ScheduledStore, StatisticsStore
 from dispatcher.edges.mongo.claims import Claims
 
@@ -212,7 +212,12 @@ def _confirms(transport: asyncio.Transport, channel: int, tag: int) -> bool:
 
 
 def _at_confirm(seam: Seam) -> None:
-    publish = Publisher.publish
+    for kind in (Publisher, BoundPublisher):
+        _at_confirm_of(kind, seam)
+
+
+def _at_confirm_of(kind: type[Publisher], seam: Seam) -> None:
+    publish = kind.publish
 
     @functools.wraps(publish)
     async def published(self: Publisher, messages: Sequence[Outgoing]) -> list[int]:
@@ -222,7 +227,7 @@ def _at_confirm(seam: Seam) -> None:
             seam.die()
         return returned
 
-    Publisher.publish = published  # type: ignore[method-assign]
+    kind.publish = published  # type: ignore[method-assign]
 
 
 def _at_flush(seam: Seam) -> None:

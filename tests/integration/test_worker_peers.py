@@ -73,7 +73,7 @@ def publish(place: Installation, job_id: str, kind: str, priority: str = "normal
 
 async def held(worker: Worker, count: int) -> None:
     """Wait until the worker has that many steps."""
-    await eventually(lambda: len(worker._steps) == count, f"the worker holds {count}", every=0.02)
+    await eventually(lambda: len(worker._held) == count, f"the worker holds {count}", every=0.02)
 
 
 async def test_what_a_full_worker_holds_is_run_by_the_other(place: Installation) -> None:
@@ -87,7 +87,9 @@ async def test_what_a_full_worker_holds_is_run_by_the_other(place: Installation)
         async with run_services(second.worker):
             await eventually(
                 lambda: (
-                    not first.worker._steps and not second.worker._steps and (first.ran + second.ran).total() >= JOBS
+                    not len(first.worker._held)
+                    and not len(second.worker._held)
+                    and (first.ran + second.ran).total() >= JOBS
                 ),
                 "all have ended",
                 timeout=60,
@@ -106,7 +108,7 @@ async def test_what_a_worker_runs_is_not_run_by_the_one_that_gets_it_next(place:
         await first.worker._consumer.close()
         async with run_services(second.worker):
             await held(second.worker, 1)
-            (step,) = second.worker._steps.values()
+            (step,) = second.worker._held
             asked = second.worker._doubts._steps
             since = asked[step][0]
             await eventually(lambda: asked[step][0] > since, "it asked, and the first worker said that it has it")
@@ -177,7 +179,7 @@ async def test_a_worker_that_dies_between_giving_back_and_acknowledging_doubles_
         await held(first.worker, PLACES + 1)
         (waiting,) = first.worker._ready
         died = asyncio.Event()
-        first.worker._done = lambda _: died.set()  # type: ignore[method-assign]
+        first.worker._passing_on._done = lambda _: died.set()
         async with run_services(second.worker):
             await asyncio.wait_for(died.wait(), 30)
             await first.worker._consumer.close()

@@ -70,6 +70,7 @@ def test_every_queue_is_explained() -> None:
         general = re.sub(r"^work\.v1\..*", "work.v1.<lane>.<priority>", name)
         general = re.sub(r"^(parked|suspect)\.v1\..*", r"\1.v1.<lane>", general)
         general = re.sub(r"^(delay|after)\.v1\..*", r"\1.v1.00", general)
+        general = re.sub(r"^group\.v1\..*", "group.v1.0", general)
         assert f"`{general}`" in text, general
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,9 @@ import pytest
 
 from consumers import doubts as module
 from consumers.doubts import Doubts, Known, answer_to, conclude, doubt
-from consumers.steps import Step, step_key
+from consumers.steps import Step, StepKey, step_key
 from schemas import Answer, Question
+from schemas.peers import MAX_ASKED
 from tests.support import eventually
 from tests.unit.samples import make_work
 
@@ -84,6 +85,15 @@ class Seen:
     recorded: asyncio.Event = field(default_factory=asyncio.Event)
     waited: int = 0
     cleared: list[Step] = field(default_factory=list)
+    #: Whether a member of a batch is in other hands of this worker, and the members that were settled elsewhere.
+    rivals: bool = False
+    parts: list[StepKey] = field(default_factory=list)
+
+    def settle(self, step: Step, keys: Sequence[StepKey]) -> None:
+        """As the worker's."""
+        self.parts += keys
+        if len(keys) == len(list(step.keys)):
+            self.settled.append(step)
 
     async def until_recorded(self) -> None:
         """As the worker's."""
@@ -106,8 +116,15 @@ async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
     others, seen = Others(), Seen()
     peers: Any = others
     seen.recorded.set()
-    lost = (seen.forgotten.append, seen.settled.append)
-    doubts = Doubts(peers, lambda _: seen.lost, *lost, seen.until_recorded, seen.clear)
+    doubts = Doubts(
+        peers,
+        lambda _: seen.lost,
+        seen.forgotten.append,
+        lambda _: seen.rivals,
+        seen.settle,
+        seen.until_recorded,
+        seen.clear,
+    )
     doubts.start()
     yield doubts, others, seen
     await doubts.stop()
@@ -262,7 +279,7 @@ async def test_two_workers_with_copies_of_one_step_run_it_once() -> None:
         async def recorded() -> None:
             """History has everything."""
 
-        return Doubts(peer, lambda _: False, print, print, recorded, clear)
+        return Doubts(peer, lambda _: False, print, lambda _: False, print, recorded, clear)
 
     for name in names:
         pair[name] = doubts_of(name)
@@ -271,3 +288,59 @@ async def test_two_workers_with_copies_of_one_step_run_it_once() -> None:
     await asyncio.gather(*(doubts._look() for doubts in pair.values()))
     await asyncio.sleep(0)
     assert cleared == ["a"]
+
+
+def a_batch(*names: str) -> Step:
+    """A batch in doubt."""
+    whole = Step(make_work(id=names[0], seq=2), batch="b")
+    for name in names:
+        member = Step(make_work(id=name, seq=2), batch="b", whole=whole)
+        whole.members[member.key] = member
+    return whole
+
+
+async def test_of_a_batch_the_members_are_asked_about(made: Made) -> None:
+    """It waits while anybody has one of them; then those that are settled are dropped, and the others are its own."""
+    doubts, others, seen = made
+    batch = a_batch(*"abc")
+    others.answers = [Answer(worker="z", settled=(0,), held=(2,))]
+    doubts.add(batch, 0.0)
+    await soon(lambda: others.asked > 2)
+    assert (seen.parts, seen.cleared, batch in doubts) == ([], [], True)
+    others.answers = [Answer(worker="z", settled=(0, 2))]
+    await soon(lambda: seen.cleared)
+    keys = list(batch.members)
+    assert (seen.parts, seen.settled, seen.cleared) == ([keys[0], keys[2]], [], [batch])
+
+
+async def test_a_batch_whose_members_are_all_settled_is(made: Made) -> None:
+    """Nothing of it is run."""
+    doubts, others, seen = made
+    batch = a_batch(*"ab")
+    others.answers = [Answer(worker="z", settled=(1,)), Answer(worker="y", settled=(0,))]
+    doubts.add(batch, 0.0)
+    await soon(lambda: seen.settled)
+    assert (seen.settled, seen.cleared, len(doubts)) == ([batch], [], 0)
+
+
+async def test_a_batch_waits_for_another_of_the_same_worker(made: Made) -> None:
+    """Until that is settled, or gone."""
+    doubts, others, seen = made
+    seen.rivals = True
+    batch = a_batch(*"ab")
+    doubts.add(batch, 0.0)
+    await soon(lambda: others.asked > 2)
+    assert (seen.cleared, batch in doubts) == ([], True)
+    seen.rivals = False
+    await soon(lambda: seen.cleared)
+
+
+async def test_more_members_than_one_question_holds_are_asked_about(made: Made) -> None:
+    """Each by its place in its own question."""
+    doubts, others, seen = made
+    batch = a_batch(*map(str, range(MAX_ASKED + 3)))
+    others.answers = [Answer(worker="z", settled=(1,))]
+    doubts.add(batch, 0.0)
+    await soon(lambda: seen.cleared)
+    keys = list(batch.members)
+    assert seen.parts == [keys[1], keys[MAX_ASKED + 1]]

@@ -16,8 +16,8 @@ OURS = {"dispatcher.edges.amqp", "dispatcher.edges.mongo"}
 @pytest.mark.parametrize(
     "statement",
     [
-        "from consumers import Cancel, Context, Registry, Retry, Snooze",
-        "from consumers.testing import Simulation, run",
+        "from consumers import BatchContext, Cancel, Context, Registry, Retry, Snooze",
+        "from consumers.testing import Simulation, run, run_batch",
         "import consumers.child",
     ],
 )

@@ -77,16 +77,18 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_settled_steps_are_known_until_many_others_were_settled() -> None:
-    """Each by app, id, run and place in the run; the oldest is forgotten first."""
+    """Each by app, id, run and place in the run; the oldest are forgotten first."""
     settled = Settled(most=2)
     settled.add(work())
     assert settled.has(work(), again=False)
     assert not settled.has(work(seq=2), again=False)
     assert not settled.has(work(run=2), again=False)
-    settled.add(work(job="two"))
-    settled.add(work(job="three"))
+    names = [f"job-{n}" for n in range(9)]
+    for n, name in enumerate(names):
+        settled.add(work(job=name))
+        assert all(settled.has(work(job=last), again=False) for last in names[max(n - 1, 0) : n + 1])
+        assert sum(settled.has(work(job=other), again=False) for other in names) <= 4
     assert not settled.has(work(), again=False)
-    assert settled.has(work(job="two"), again=False)
 
 
 def test_an_id_that_comes_anew_is_another_job() -> None:

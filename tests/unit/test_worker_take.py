@@ -13,8 +13,8 @@ import pytest
 
 from config import load_settings
 from consumers import Registry, worker
-from consumers.doubts import Known
 from consumers.history import START_GRACE
+from consumers.holding import Known
 from consumers.read_ahead import HELD
 from consumers.steps import LARGE, step_key
 from consumers.worker import Worker
@@ -49,7 +49,7 @@ async def idle(monkeypatch: pytest.MonkeyPatch) -> Worker:
 async def test_a_step_that_comes_again_joins_the_one_that_is_held(idle: Worker) -> None:
     """History is asked from then on: another worker may have had it in between, and sent the next step."""
     idle._take(delivered())
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     assert step.only
     idle._take(delivered(again=True, count=1))
     assert len(step.deliveries) == 2
@@ -60,12 +60,12 @@ async def test_a_step_that_comes_again_joins_the_one_that_is_held(idle: Worker) 
 async def test_a_step_that_was_settled_is_acknowledged_and_not_run(idle: Worker) -> None:
     """However often it came back, and whoever published it twice."""
     idle._take(delivered())
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     idle._ready.clear()
     idle._settle(step)
     for again, count in ((False, 0), (True, SUSPECT_AFTER)):
         idle._take(delivered(again=again, count=count))
-    assert (len(idle._ready), len(idle._steps)) == (0, 0)
+    assert (len(idle._ready), len(idle._held)) == (0, 0)
     assert [list(entry.messages) for entry in idle._outbox._waiting] == [[], []]
 
 
@@ -78,12 +78,12 @@ async def test_a_step_whose_workers_died_is_set_apart(idle: Worker) -> None:
         assert not step.alone
         idle._admit(step)
         assert bool(idle._ready.clear()) is not apart
-        assert (idle._steps == {}) is apart
-        idle._steps.clear()
+        assert (len(idle._held) == 0) is apart
+        idle._held.forget(step)
     ((message,),) = [entry.messages for entry in idle._outbox._waiting]
     assert (message.exchange, message.routing_key, message.body) == ("", "suspect.v1.default", last.body)
     idle._take(delivered("suspect.v1.default"))
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     assert (step.alone, step.only) == (True, False)
 
 
@@ -94,7 +94,7 @@ async def test_a_step_that_somebody_else_may_have_is_not_started_at_once(idle: W
     if marked:
         delivery.headers["x-again"] = True
     idle._take(delivery)
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     assert (len(idle._ready), step in idle._doubts, step.only) == (0, True, False)
 
 
@@ -120,12 +120,12 @@ async def test_what_is_given_back_is_another_step_when_it_comes_again(idle: Work
     original, copy = delivered(), delivered()
     idle._take(original)
     idle._give_up([QUEUE])
-    assert (len(idle._ready), idle._steps) == (0, {})
+    assert (len(idle._ready), len(idle._held)) == (0, 0)
     (entry,) = idle._outbox._waiting
     ((message,), settled) = entry.messages, entry.settled
     assert (message.exchange, message.routing_key, message.body) == ("", QUEUE, original.body)
     idle._take(copy)
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     assert step.deliveries == [copy]
     assert settled is not None
     settled()
@@ -144,7 +144,7 @@ async def test_a_large_payload_is_read_again_when_it_is_to_run(idle: Worker) -> 
         assert step.work.payload == kept
         step.load()
         assert step.work == work
-        idle._steps.clear()
+        idle._held.forget(step)
 
 
 async def test_only_what_has_waited_long_is_given_back(idle: Worker) -> None:
@@ -170,7 +170,7 @@ async def test_what_the_broker_gave_to_others_is_not_started(monkeypatch: pytest
     monkeypatch.setattr(made, "_run", decide)
     made._publisher._link.up.set()
     made._take(delivered(is_open=False))
-    assert (made._steps, len(made._running)) == ({}, 0)
+    assert (len(made._held), len(made._running)) == (0, 0)
     made._take(delivered())
     await asyncio.gather(*made._running)
     assert len(began) == 1
@@ -217,7 +217,7 @@ async def test_children_that_do_not_start_leave_nothing_in_history(
 
     monkeypatch.setattr(idle._consumer, "give_back", give_back)
     idle._take(delivered("suspect.v1.default"))
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     monkeypatch.setattr(step, "only", True)
     await idle._guarded(step, idle._run(step))
     assert given_back == step.deliveries
@@ -249,7 +249,7 @@ async def test_what_is_settled_already_is_not_given_back_by_a_late_stop(
     monkeypatch.setattr(idle._attempts._executor, "run", ended)
     monkeypatch.setattr(idle._consumer, "give_back", give_back)
     idle._take(delivered("suspect.v1.default"))
-    (step,) = idle._steps.values()
+    (step,) = idle._held
     monkeypatch.setattr(step, "only", True)
     task = asyncio.create_task(idle._guarded(step, idle._run(step)))
     await asyncio.wait_for(leaving.wait(), 10)

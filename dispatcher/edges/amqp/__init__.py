@@ -1,5 +1,6 @@
 """RabbitMQ. The only package that imports aio-pika, aiormq and backoff."""
 
+from dispatcher.edges.amqp.bound import BoundPublisher
 from dispatcher.edges.amqp.consumer import Consumer, Delivery, Subscription
 from dispatcher.edges.amqp.counts import Count, QueueCounts
 from dispatcher.edges.amqp.declare import declare, declare_again
@@ -13,6 +14,7 @@ from dispatcher.edges.amqp.rotate import Plan, Rotated, rotate
 from dispatcher.edges.amqp.sift import Sifted, sift
 
 __all__ = [
+    "BoundPublisher",
     "BrokerError",
     "Consumer",
     "Count",

@@ -139,6 +139,7 @@ class Consumer:
         heartbeat: seconds between heartbeats.
         max_held_bytes: while the bodies that are not done yet have so many bytes, nothing more is read from the
             connection, heartbeats neither: only for services that are done with all they hold within seconds.
+        on_lost: called when the connection is lost, and with it what was delivered.
         on_missing: awaited when a queue is gone that was consumed before; it declares it anew. A queue that was never
             there is not its business: whether it ought to be is for an operator to say.
     """
@@ -153,18 +154,23 @@ class Consumer:
         heartbeat: int = 30,
         on_missing: Callable[[], Awaitable[None]] | None = None,
         max_held_bytes: int | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         self._largest = {each.queue: each.largest for each in self._subscriptions if each.largest is not None}
         self._max_held_bytes = max_held_bytes
         self._on_delivery = on_delivery
         self._on_missing = on_missing
+        self._on_lost = on_lost
         #: Queues that were there once.
         self._known: set[str] = set()
         self._session: _Session | None = None
         self._stopped = False
         self._paused: set[str] = set()
-        self._link = Link(url, f"{name} consumer", self._setup, heartbeat, self._lost)
+        #: The connection.
+        self.link = self._link = Link(url, f"{name} consumer", self._setup, heartbeat, self._lost)
+        #: What somebody else sets up on each connection before anything is consumed, and does when that is lost.
+        self.beside: tuple[Callable[[AbstractConnection], Awaitable[None]], Callable[[], None]] | None = None
 
     @property
     def ready(self) -> bool:
@@ -195,6 +201,8 @@ class Consumer:
     async def _setup(self, connection: AbstractConnection) -> None:
         if self._session is not None:
             self._session.open = False
+        if self.beside is not None:
+            await self.beside[0](connection)
         channel = await self._link.channel(connection, publisher_confirms=False)
         first = self._session is None
         session = self._session = _Session(channel, float("-inf") if first else time.monotonic())
@@ -267,6 +275,10 @@ class Consumer:
         """The connection is gone, and with it what was delivered on it."""
         if self._session is not None:
             self._session.open = False
+        if self.beside is not None:
+            self.beside[1]()
+        if self._on_lost is not None:
+            self._on_lost()
 
     def _cancelled(self, frame: Any) -> None:
         self._link.drop(f"the broker cancelled the consumer {frame.consumer_tag}")

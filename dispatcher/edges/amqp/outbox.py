@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dispatcher.edges import log
+from dispatcher.edges.amqp.bound import ConnectionLost
 from dispatcher.edges.amqp.publisher import Outgoing, Publisher
 from schemas import Event
 from schemas.events import encode_event, pack
@@ -197,7 +198,10 @@ class Outbox:
         self._entries_under_way -= count
         self._bytes_under_way -= size
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ConnectionLost):  # what was to be replaced is delivered anew
+            _logger.warning("not published: the connection is gone", entries=count)
+        elif error:
             _logger.error("batch failed", exc_info=(type(error), error, error.__traceback__))
 
     async def _flush(self, entries: list[Entry]) -> None:
@@ -252,6 +256,8 @@ class Outbox:
                 messages = [messages[i] for i in returned]
                 if messages:
                     await asyncio.sleep(UNROUTABLE_PAUSE)
+        except ConnectionLost:
+            return
         finally:
             self.stuck -= 1
         self._confirmed(entry)

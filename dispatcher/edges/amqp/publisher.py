@@ -140,6 +140,7 @@ class Publisher:
         timeout: seconds after which a publish without an answer is unknown; the time of an alarm does not count.
         on_reply: called with correlation id and body of each reply to what is published here.
         meter: is told of answers; a client's program measures nothing of ours.
+        link: a connection of somebody else's to publish on, who sets it up; by default one of its own.
     """
 
     def __init__(
@@ -151,13 +152,14 @@ class Publisher:
         heartbeat: int = 30,
         on_reply: Callable[[str | None, bytes], None] | None = None,
         meter: Meter | None = None,
+        link: Link | None = None,
     ) -> None:
         self._timeout = timeout
         self._meter = meter
         self._on_reply = on_reply
         self._channel: Channel | None = None
         self._plain: Channel | None = None
-        self._link = Link(url, f"{name} publisher", self._setup, heartbeat, self._lost)
+        self._link = link or Link(url, f"{name} publisher", self._setup, heartbeat, self._lost)
         self._alarm = Alarm(self._link.name)
         self._batches: set[_Batch] = set()
         self._writing = asyncio.Lock()
@@ -250,13 +252,13 @@ class Publisher:
                 pause = min(2 * pause, MAX_PAUSE) if batch.refused else PAUSE
         return sorted(returned)
 
-    async def _send(self, messages: Sequence[Outgoing]) -> _Batch:
-        """Publish once; what stays open in the batch is unknown."""
+    async def _send(self, messages: Sequence[Outgoing], only_on: Channel | None = None) -> _Batch:
+        """Publish once, on no other channel where one is given; what stays open in the batch is unknown."""
         batch = _Batch(len(messages))
         self._batches.add(batch)
         began = time.monotonic()
         try:
-            await self._write(messages, batch)
+            await self._write(messages, batch, only_on)
             if not await self._answered(batch):
                 self._link.drop(f"no confirm within {self._timeout:g} s")
             elif self._meter is not None and not batch.open:
@@ -281,12 +283,13 @@ class Publisher:
                     return False
         return True
 
-    async def _write(self, messages: Sequence[Outgoing], batch: _Batch) -> None:
+    async def _write(self, messages: Sequence[Outgoing], batch: _Batch, only_on: Channel | None) -> None:
         """Hand the frames of all messages to the connection at once, and await a confirm for each."""
         async with self._writing:  # delivery tags count in the order of the frames
             channel = self._channel
             # a batch given up while it waited here is sent by its next turn, not by this one as well
-            if batch.done.is_set() or channel is None or channel.is_closed or not self._link.ready:
+            given_up = batch.done.is_set() or (only_on is not None and channel is not only_on)
+            if given_up or channel is None or channel.is_closed or not self._link.ready:
                 batch.done.set()
                 return
             payload = self._encode(channel, messages, batch)
