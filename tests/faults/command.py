@@ -41,7 +41,7 @@ def on_own_servers(scenario: Scenario, name: str, keep: Path | None, beside: Bes
         logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
         outcome = asyncio.run(run(scenario, rabbit, mongo, folder / "run", progress(), beside))
         if keep is not None:
-            (folder / "run").rename(_fresh(keep, name))
+            (folder / "run").rename(fresh(keep, name))
     return outcome
 
 
@@ -52,6 +52,7 @@ def progress() -> Callable[[str], None]:
     return lambda text: print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _fresh(folder: Path, name: str) -> Path:
+def fresh(folder: Path, name: str) -> Path:
+    """A name in a folder that nothing has yet."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}-{len(list(folder.iterdir()))}"

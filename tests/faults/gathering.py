@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import random
 import sys
 import time
@@ -26,7 +27,7 @@ import click
 from dev.rabbit import LocalRabbit
 from dispatcher import Client
 from dispatcher.core.topology import PARTITIONS
-from tests.faults.command import own_servers, progress
+from tests.faults.command import fresh, own_servers, progress
 from tests.faults.executions import LEDGER_VARIABLE
 from tests.faults.faults import DECLARED, HEARTBEAT, STARTED
 from tests.faults.fleet import Fleet
@@ -41,6 +42,9 @@ MEMBERS = (*INTAKES, "recorder-1", "worker-1", "worker-2")
 IN_FLIGHT = 500
 #: Of so many members one fails its first attempt.
 FAILING = 50
+#: Groups that are gathered before all that, while nothing else happens, members of each, and how late their flush may
+#: be, in milliseconds: from the end of ``max_wait`` to the start of the handler.
+QUIET, OF_EACH, LATE = 20, 5, 100
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,6 @@ class Plan:
     max_wait: float = 5.0
     #: Seconds between two faults; 0: none at all.
     gap: float = 4.0
-    #: Whether RabbitMQ is killed too, and a dispatcher frozen.
-    broker: bool = True
-    freeze: bool = True
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Account:
     left: dict[str, int]
     faults: Counter[str]
     seconds: float
-    flushes: Counter[str] = field(default_factory=Counter)
+    late_ms: list[float] = field(default_factory=list)
 
 
 def judge(account: Account) -> dict[str, list[str]]:
@@ -98,6 +99,7 @@ def judge(account: Account) -> dict[str, list[str]]:
     found["never executed"] += [job for job in by_id if not executed[job]]
     found["batch run twice"] += [batch for batch, n in _runs(account.calls).items() if n > 1]
     found["executed twice"] += twice(account)
+    found["late in the quiet"] += [f"{late:.0f} ms" for late in account.late_ms if late > LATE]
     return {check: values for check, values in found.items() if values}
 
 
@@ -113,9 +115,9 @@ def twice(account: Account) -> list[str]:
 
 
 async def run(
-    plan: Plan, rabbit: LocalRabbit, installation: Installation, folder: Path, say: Callable[[str], None]
+    plan: Plan, rabbit: LocalRabbit | None, installation: Installation, folder: Path, say: Callable[[str], None]
 ) -> Account:
-    """Do it on servers of its own, on an installation with its topology applied."""
+    """Do it on an installation with its topology applied; without a ``rabbit`` that may be killed, without that."""
     key, ledger, began = await installation.create_key("load"), folder / "executions", time.monotonic()
     environment = installation.environment() | {
         LEDGER_VARIABLE: str(ledger),
@@ -130,6 +132,7 @@ async def run(
         Client(installation.amqp_url, key, prefix=installation.names.prefix) as client,
     ):
         await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", every=0.2)
+        late = await _quiet(installation, client)
         acknowledged: set[str] = set()
         published = asyncio.Event()
         trouble = asyncio.create_task(_trouble(plan, fleet, rabbit, faults, published))
@@ -150,8 +153,33 @@ async def run(
     lines = (await asyncio.to_thread(ledger.read_text)).splitlines()
     documents = await asyncio.to_thread(lambda: list(installation.db.jobs.find()))
     return Account(
-        plan, acknowledged, documents, [json.loads(line) for line in lines], left, faults, time.monotonic() - began
+        plan,
+        acknowledged,
+        documents,
+        [json.loads(line) for line in lines],
+        left,
+        faults,
+        time.monotonic() - began,
+        late,
     )
+
+
+async def _quiet(installation: Installation, client: Client) -> list[float]:
+    """Gather some groups while nothing else happens; how late each was, in milliseconds."""
+    waits = [0.1 + 1.9 * n / QUIET for n in range(QUIET)]
+    for n, wait in enumerate(waits):
+        group = {"key": f"quiet-{n}", "max_size": 1_000, "max_wait": wait}
+        await asyncio.gather(*(client.publish(TYPE, id=f"q-{n}-{i}", group=group) for i in range(OF_EACH)))
+    await eventually(
+        lambda: installation.db.jobs.count_documents({"state": "succeeded"}) == QUIET * OF_EACH, "they are gathered"
+    )
+    found = []
+    for n, wait in enumerate(waits):
+        documents = list(installation.db.jobs.find({"group.key": f"quiet-{n}"}))
+        first = min(document["accepted_at"] for document in documents)
+        started = min(document["attempts"][0]["started_at"] for document in documents)
+        found.append((started - first).total_seconds() * 1000 - wait * 1000)
+    return found
 
 
 async def _publish(plan: Plan, client: Client, acknowledged: set[str], say: Callable[[str], None]) -> None:
@@ -180,13 +208,13 @@ async def _trouble(plan: Plan, fleet: Fleet, rabbit: LocalRabbit, faults: Counte
         if over.is_set():
             return
         target = INTAKES[turn % len(INTAKES)]
-        if plan.broker and turn % 5 == 3:
+        if rabbit is not None and turn % 5 == 3:
             faults["broker killed"] += 1
             await asyncio.to_thread(rabbit.kill)
             rabbit.start()
             await asyncio.to_thread(rabbit.wait_ready, 120)
             await asyncio.sleep(STARTED)
-        elif plan.freeze and turn % 5 == 1:
+        elif turn % 5 == 1:
             faults["dispatcher frozen"] += 1
             fleet.freeze(target)
             try:
@@ -201,8 +229,9 @@ async def _trouble(plan: Plan, fleet: Fleet, rabbit: LocalRabbit, faults: Counte
 
 def _all_final(installation: Installation, plan: Plan, say: Callable[[str], None]) -> bool:
     final = int(installation.db.jobs.count_documents({"state": "succeeded"}))
-    say(f"{final} of {plan.members} members succeeded")
-    return final == plan.members
+    wanted = plan.members + QUIET * OF_EACH
+    say(f"{final} of {wanted} members succeeded")
+    return final == wanted
 
 
 def _nothing_left(installation: Installation) -> dict[str, int] | None:
@@ -222,6 +251,7 @@ def show(account: Account, wrong: Mapping[str, list[str]]) -> str:
         ("faults", ", ".join(f"{n} x {name}" for name, n in sorted(account.faults.items())) or "none"),
         ("batches of several", f"{len(sizes)}, {sizes[0] if sizes else 0} to {sizes[-1] if sizes else 0} members"),
         ("calls with one member", f"{alone} (each {FAILING}th member is retried alone)"),
+        ("late in the quiet", f"at most {max(account.late_ms):.0f} ms (of {QUIET} groups; at most {LATE})"),
         ("seconds", f"{account.seconds:.0f}"),
         *((f"WRONG: {check}", f"{len(found)}: {', '.join(found[:3])}") for check, found in wrong.items()),
         ("verdict", "clean" if not wrong else "NOT CLEAN"),
@@ -233,16 +263,21 @@ def show(account: Account, wrong: Mapping[str, list[str]]) -> str:
 @click.option("--members", default=100_000, show_default=True, help="Members of all groups.")
 @click.option("--groups", default=1_000, show_default=True, help="Groups.")
 @click.option("--gap", default=4.0, show_default=True, help="Seconds between two faults; 0: none.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the logs of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
-def main(members: int, groups: int, gap: float, as_json: bool) -> None:
+def main(members: int, groups: int, gap: float, keep: Path | None, as_json: bool) -> None:
     """Publish members of many groups on servers of its own while dispatchers and broker are killed; settle accounts."""
     plan = Plan(members, groups, max_size=max(members // groups, 1), gap=gap)
     with own_servers() as (rabbit, mongo, folder):
+        logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
         installation = Installation.on(rabbit.url, mongo.url, "groups")
         installation.apply()
         account = asyncio.run(run(plan, rabbit, installation, folder / "run", progress()))
+        if keep is not None:
+            (folder / "run").rename(fresh(keep, "groups"))
     wrong = judge(account)
-    figures = {"members": len(account.documents), "faults": account.faults, "seconds": account.seconds, "wrong": wrong}
+    figures = {"members": len(account.documents), "faults": account.faults, "seconds": account.seconds}
+    figures |= {"late_ms": account.late_ms, "wrong": wrong}
     print(json.dumps(figures) if as_json else show(account, wrong), flush=True)
     sys.exit(1 if wrong else 0)
 

@@ -15,6 +15,7 @@ class Delivered:
     """As much of a delivery as a step looks at."""
 
     queue = "work.v1.default.normal"
+    again = False
 
     def __init__(self, body: bytes) -> None:
         self.body = body

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 
 from dispatcher.core.history import Document, merge
 from dispatcher.core.lifecycle import FINAL
-from schemas import Accepted, Ended, ErrorInfo, Event, JobState, Moved, Outcome, Refused, Started, WorkMessage
+from schemas import (
+    Accepted,
+    Ended,
+    ErrorInfo,
+    Event,
+    GroupSpec,
+    JobState,
+    Moved,
+    Outcome,
+    Refused,
+    Started,
+    WorkMessage,
+)
 from schemas.events import about
 from tests.unit.samples import NOW, make_work
 from tests.unit.world import KINDS, played
@@ -273,3 +285,21 @@ def test_a_job_that_was_cancelled_while_it_waited_is_cancelled_in_every_order(st
         assert document["error"] == {"type": "Cancelled", "message": ""}
         assert "due_at" not in document
         assert document == documents[0]
+
+
+def test_a_member_of_two_batches_is_told_of_alike_in_any_order() -> None:
+    """A dispatcher died after it flushed, and another one flushed again: one batch is named, and the one that ran."""
+    work = make_work(group=GroupSpec(key="a"))
+    out = work.model_copy(update={"group": None, "seq": 2})
+    accepted = Accepted(**about(work), key_id="k", payload=work.payload, group=work.group)
+    common: dict[str, Any] = about(out) | {"n": 1, "execution": "e", "started_at": NOW + 9, "worker": "w"}
+    ended = Ended(**common, batch="b2", finished_at=NOW + 20, outcome=Outcome.SUCCEEDED, state=JobState.SUCCEEDED)
+    flushed = [Moved(**about(work), at=NOW + at, state=JobState.QUEUED, batch=f"b{at}") for at in (1, 2)]
+    events: list[Event] = [accepted, *flushed, Started(**common, batch="b2"), ended]
+    documents = [merge(None, order) for order in itertools.permutations(events)]
+    assert all(document == documents[0] for document in documents)
+    (attempt,) = documents[0]["attempts"]
+    assert (documents[0]["state"], documents[0]["batch"], attempt["batch"]) == ("succeeded", "b1", "b2")
+    assert documents[0]["group"] == {"key": "a", "max_size": 100, "max_wait": 10.0}
+    states = [merge(None, events[:count])["state"] for count in range(1, 6)]
+    assert states == ["buffered", "queued", "queued", "running", "succeeded"]
