@@ -57,6 +57,7 @@ class Plan:
     max_wait: float = 5.0
     #: Seconds between two faults; 0: none at all.
     gap: float = 4.0
+    seed: int = 1
 
 
 @dataclass
@@ -201,20 +202,20 @@ async def _publish(plan: Plan, client: Client, acknowledged: set[str], say: Call
 
 async def _trouble(plan: Plan, fleet: Fleet, rabbit: LocalRabbit, faults: Counter[str], over: asyncio.Event) -> None:
     """Kill dispatchers in turn, freeze one for longer than the broker waits, kill the broker."""
-    chance = random.Random(plan.members)
+    chance = random.Random(plan.seed)
     for turn in itertools.count():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), plan.gap * chance.uniform(0.5, 1.5) if plan.gap else None)
         if over.is_set():
             return
-        target = INTAKES[turn % len(INTAKES)]
-        if rabbit is not None and turn % 5 == 3:
+        target, what = INTAKES[turn % len(INTAKES)], chance.choices(("broker", "frozen", "killed"), (2, 1, 3))[0]
+        if what == "broker" and rabbit is not None:
             faults["broker killed"] += 1
             await asyncio.to_thread(rabbit.kill)
             rabbit.start()
             await asyncio.to_thread(rabbit.wait_ready, 120)
             await asyncio.sleep(STARTED)
-        elif turn % 5 == 1:
+        elif what == "frozen":
             faults["dispatcher frozen"] += 1
             fleet.freeze(target)
             try:
@@ -263,11 +264,12 @@ def show(account: Account, wrong: Mapping[str, list[str]]) -> str:
 @click.option("--members", default=100_000, show_default=True, help="Members of all groups.")
 @click.option("--groups", default=1_000, show_default=True, help="Groups.")
 @click.option("--gap", default=4.0, show_default=True, help="Seconds between two faults; 0: none.")
+@click.option("--seed", default=1, show_default=True, help="Chooses when what is done.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the logs of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
-def main(members: int, groups: int, gap: float, keep: Path | None, as_json: bool) -> None:
+def main(members: int, groups: int, gap: float, seed: int, keep: Path | None, as_json: bool) -> None:
     """Publish members of many groups on servers of its own while dispatchers and broker are killed; settle accounts."""
-    plan = Plan(members, groups, max_size=max(members // groups, 1), gap=gap)
+    plan = Plan(members, groups, max_size=max(members // groups, 1), gap=gap, seed=seed)
     with own_servers() as (rabbit, mongo, folder):
         logging.basicConfig(filename=folder / "run" / "harness.log", level=logging.WARNING, force=True)
         installation = Installation.on(rabbit.url, mongo.url, "groups")
