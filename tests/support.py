@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -142,7 +142,7 @@ class Installation:
 
     def publish_many(
         self,
-        messages: Sequence[tuple[str, bytes | dict[str, Any]]],
+        messages: Iterable[tuple[str, bytes | dict[str, Any]]],
         key: str | bytes | None = None,
         *,
         headers: dict[str, Any] | None = None,

@@ -42,9 +42,8 @@ MEMBERS = (*INTAKES, "recorder-1", "worker-1", "worker-2")
 IN_FLIGHT = 500
 #: Of so many members one fails its first attempt.
 FAILING = 50
-#: Groups that are gathered before all that, while nothing else happens, members of each, and how late their flush may
-#: be, in milliseconds: from the end of ``max_wait`` to the start of the handler.
-QUIET, OF_EACH, LATE = 20, 5, 100
+#: Groups that are gathered before all that, while nothing else happens, and members of each.
+QUIET, OF_EACH = 20, 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Plan:
     #: Seconds between two faults; 0: none at all.
     gap: float = 4.0
     seed: int = 1
+    #: How late a flush may be in the quiet, in milliseconds: from the end of ``max_wait`` to the start of the handler.
+    late: float = 100
 
 
 @dataclass
@@ -100,7 +101,7 @@ def judge(account: Account) -> dict[str, list[str]]:
     found["never executed"] += [job for job in by_id if not executed[job]]
     found["batch run twice"] += [batch for batch, n in _runs(account.calls).items() if n > 1]
     found["executed twice"] += twice(account)
-    found["late in the quiet"] += [f"{late:.0f} ms" for late in account.late_ms if late > LATE]
+    found["late in the quiet"] += [f"{late:.0f} ms" for late in account.late_ms if late > account.plan.late]
     return {check: values for check, values in found.items() if values}
 
 
@@ -252,7 +253,10 @@ def show(account: Account, wrong: Mapping[str, list[str]]) -> str:
         ("faults", ", ".join(f"{n} x {name}" for name, n in sorted(account.faults.items())) or "none"),
         ("batches of several", f"{len(sizes)}, {sizes[0] if sizes else 0} to {sizes[-1] if sizes else 0} members"),
         ("calls with one member", f"{alone} (each {FAILING}th member is retried alone)"),
-        ("late in the quiet", f"at most {max(account.late_ms):.0f} ms (of {QUIET} groups; at most {LATE})"),
+        (
+            "late in the quiet",
+            f"at most {max(account.late_ms):.0f} ms (of {QUIET} groups; at most {account.plan.late:g})",
+        ),
         ("seconds", f"{account.seconds:.0f}"),
         *((f"WRONG: {check}", f"{len(found)}: {', '.join(found[:3])}") for check, found in wrong.items()),
         ("verdict", "clean" if not wrong else "NOT CLEAN"),

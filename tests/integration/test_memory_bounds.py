@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import repeat
+from itertools import islice, repeat
 
 import pytest
 
+from dispatcher import Client
 from dispatcher.core.admission import Rules, Submission, admit
 from dispatcher.core.keys import KeyRecord
 from dispatcher.core.types import TypeTable
@@ -95,6 +97,43 @@ async def test_the_recorder_holds_a_bounded_number_of_bytes(own: Installation) -
         peak = memory.memory(pid).peak
     print(f"peak {peak / MIB:.0f} MiB")
     assert peak < 240 * MIB, peak / MIB
+
+
+async def test_twenty_thousand_open_groups_take_a_bounded_memory(own: Installation) -> None:
+    """One small member each: all of them are gathered, none is flushed under pressure."""
+    key = await own.create_key()
+    async with ServiceProcess(own, "run", "intake") as process:
+        pid = process.process.pid
+        await process.ready()
+        before = memory.memory(pid).rss
+        async with Client(own.amqp_url, key, prefix=own.settings.amqp.prefix) as client:
+            groups = ({"key": f"key-{number}", "max_wait": 60.0} for number in range(20_000))
+            for some in iter(lambda: list(islice(groups, 500)), []):
+                await asyncio.gather(*(client.publish("gathered", group=group) for group in some))
+        await eventually(lambda: _gathers(process, 20_000), "all are open", timeout=120, every=0.5)
+        grown = memory.memory(pid).peak - before
+    print(f"grown by {grown / MIB:.0f} MiB")
+    assert own.depth(own.names.work_queue("default", "normal")) == 0
+    assert grown < 80 * MIB, grown / MIB
+
+
+async def _gathers(process: ServiceProcess, count: int) -> bool:
+    _, text = await process.get("/metrics")
+    return f"dispatcher_groups_open {float(count)}" in text
+
+
+async def test_large_members_are_flushed_before_they_take_much(own: Installation) -> None:
+    """A thousand of 200 KiB, each in a group of its own that could wait for long: the largest go under pressure."""
+    key = await own.create_key()
+    text = "x" * (200 << 10)
+    bodies = ({"payload": {"text": text}, "group": {"key": str(number), "max_wait": 900.0}} for number in range(1_000))
+    async with started(own, "run", "intake") as pid:
+        await asyncio.to_thread(own.publish_many, (("gathered", body) for body in bodies), key)
+        queue = own.names.work_queue("default", "normal")
+        await eventually(lambda: own.depth(queue) >= 670, "most are flushed", timeout=300, every=0.5)
+        peak = memory.memory(pid).peak
+    print(f"peak {peak / MIB:.0f} MiB")
+    assert peak < 480 * MIB, peak / MIB
 
 
 @pytest.mark.long
