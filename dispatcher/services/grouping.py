@@ -65,6 +65,7 @@ class Grouping:
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
+        self._stopping = False
 
     def checks(self) -> dict[str, bool]:
         """Whether the partitions are consumed, and every batch finds its queue."""
@@ -80,8 +81,11 @@ class Grouping:
         await self._consumer.start()
 
     async def stop(self) -> None:
-        """Publish what is complete, then close: what waits is delivered to another dispatcher."""
-        await self._consumer.stop()
+        """Publish what is complete, then close: what waits is delivered to another dispatcher.
+
+        It goes on to consume until then: another one would get later members before those that wait here.
+        """
+        self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -103,7 +107,7 @@ class Grouping:
 
     def _gather(self, delivery: Delivery, work: WorkMessage) -> None:
         """Put a member into its group; one on which that fails goes on alone, and takes no other with it."""
-        if not self._consumer.holds(delivery):
+        if self._stopping or not self._consumer.holds(delivery):
             return
         try:
             if work.group is not None:
