@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,10 @@ async def gathered(payloads: list[dict[str, Any]], ctx: BatchContext) -> list[An
         ValueError("once") if payload.get("fails") and member.attempt == 1 else None
         for payload, member in zip(payloads, ctx.members, strict=True)
     ]
+
+
+@jobs.handler("poisoned", retry=Retry(max_attempts=2, base=0.25))
+async def poisoned(payloads: list[dict[str, Any]]) -> None:
+    """Die of a member that says so."""
+    if any(payload.get("kills") for payload in payloads):
+        os.kill(os.getpid(), signal.SIGKILL)

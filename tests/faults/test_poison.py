@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import make_settings
 from tests.faults import deadly
 from tests.faults.executions import LEDGER_VARIABLE, read_executions
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import HANDLERS, Fleet
 from tests.support import Installation, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -26,7 +26,9 @@ MEMBERS = ("scheduler-1", "recorder-1", "intake-1", "worker-1")
 
 
 @asynccontextmanager
-async def running(folder: Path, program: str = "dispatcher.cli.main") -> AsyncIterator[tuple[Installation, Fleet, str]]:
+async def running(
+    folder: Path, program: str = "dispatcher.cli.main", handlers: str = HANDLERS
+) -> AsyncIterator[tuple[Installation, Fleet, str]]:
     """An installation of its own with one intake, one worker that holds up to 500 jobs a queue, and a key."""
     installation = Installation(make_settings())
     await asyncio.to_thread(installation.apply)
@@ -36,7 +38,7 @@ async def running(folder: Path, program: str = "dispatcher.cli.main") -> AsyncIt
         "DISPATCHER_INTAKE__PREFETCH": "600",
     }
     key = await installation.create_key()
-    async with Fleet(environment, folder, MEMBERS, program=program) as fleet:
+    async with Fleet(environment, folder, MEMBERS, handlers, program) as fleet:
         yield installation, fleet, key
     await asyncio.to_thread(installation.remove)
 
@@ -83,6 +85,23 @@ async def test_poison_beside_500_good_jobs(tmp_path: Path) -> None:
         assert [a["n"] for a in document["attempts"] if a["outcome"] == "crashed"] == [1, 2]
         assert document["error"]["type"] == "ChildCrashed"
         assert parked(installation) == ["poison"]
+        assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
+
+
+async def test_a_poison_member_of_a_batch_harms_no_other(tmp_path: Path) -> None:
+    """The worker dies three times; then each member runs by itself, and one of them ends failed."""
+    async with running(tmp_path, handlers="tests.faults.group_handlers:jobs") as (installation, fleet, key):
+        group, names = {"key": "a", "max_size": 6, "max_wait": 60.0}, [f"member-{n}" for n in range(6)]
+        jobs = [("poisoned", {"id": name, "group": group, "payload": {"kills": name == names[3]}}) for name in names]
+        await asyncio.to_thread(installation.publish_many, jobs, key)
+        for name in names:
+            document = await installation.finished(name, timeout=120)
+            outcomes = [(attempt["n"], attempt["outcome"]) for attempt in document["attempts"] if attempt["outcome"]]
+            if name == names[3]:
+                assert (document["state"], outcomes) == ("failed", [(1, "crashed"), (2, "crashed")])
+            else:
+                assert (document["state"], outcomes) == ("succeeded", [(1, "succeeded")])
+        assert parked(installation) == [names[3]]
         assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
 
 

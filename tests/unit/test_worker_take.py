@@ -23,7 +23,7 @@ from dispatcher.core.outcome import Execution
 from dispatcher.edges.amqp import Delivery
 from dispatcher.edges.amqp.consumer import SUSPECT_AFTER
 from dispatcher.edges.children import ChildNotStarted
-from schemas import Outcome, WorkMessage
+from schemas import BatchMessage, Outcome, WorkMessage
 from tests.support import eventually
 
 WORK = WorkMessage(
@@ -257,3 +257,92 @@ async def test_what_is_settled_already_is_not_given_back_by_a_late_stop(
     await asyncio.gather(task, return_exceptions=True)
     assert given_back == []
     assert len(idle._outbox._waiting) == 1
+
+
+def a_batch(names: str, **options: Any) -> Delivery:
+    """A batch, delivered."""
+    members = tuple(WORK.model_copy(update={"id": name, "seq": 2}) for name in names)
+    delivery = delivered(**options)
+    delivery.body = BatchMessage(batch="b", members=members).encode()
+    return delivery
+
+
+async def test_a_batch_whose_workers_died_is_taken_apart(idle: Worker) -> None:
+    """Each member goes to the suspects by itself, marked; there it runs in a process of its own."""
+    last = a_batch("123", again=True, count=SUSPECT_AFTER)
+    idle._take(last)
+    (batch,) = await idle._doubts.stop()
+    idle._admit(batch)
+    (entry,) = idle._outbox._waiting
+    assert [(m.exchange, m.routing_key, m.headers) for m in entry.messages] == [
+        ("", "suspect.v1.default", {"x-again": True})
+    ] * 3
+    assert [WorkMessage.decode(m.body).id for m in entry.messages] == ["1", "2", "3"]
+    assert len(idle._held) == 0
+    assert entry.settled is not None
+    entry.settled()
+    assert last.session.ledger._finished == {1}
+
+
+@pytest.mark.parametrize("lists", [False, True])
+async def test_a_batch_stays_together_for_a_handler_of_lists(idle: Worker, lists: bool) -> None:
+    """Another handler gets its members one by one; nobody else can have them, so they are not marked."""
+    idle._attempts._registry.handler("a.b", batch=lists)(lambda payload: None)
+    idle._take(a_batch("12"))
+    if lists:
+        assert (len(idle._ready), idle._outbox._waiting) == (1, [])
+        return
+    ((*messages,),) = [entry.messages for entry in idle._outbox._waiting]
+    assert [(m.routing_key, m.headers) for m in messages] == [(QUEUE, None)] * 2
+    assert (len(idle._ready), len(idle._held)) == (0, 0)
+
+
+async def test_a_batch_without_a_handler_is_put_off_whole(idle: Worker) -> None:
+    """In one message, a step further; it stays together for a worker that has its handler."""
+    idle._take(a_batch("12"))
+    (batch,) = idle._held
+    await idle._run(batch)
+    (entry,) = idle._outbox._waiting
+    (message,) = entry.messages
+    assert message.exchange == "delay.v1"
+    later = BatchMessage.decode(message.body)
+    assert (later.batch, [(work.id, work.seq, work.n) for work in later.members]) == ("b", [("1", 3, 1), ("2", 3, 1)])
+    assert len(entry.events) == 2
+    assert entry.settled is not None
+    entry.settled()
+    assert (len(idle._held), batch.deliveries[0].session.ledger._finished) == (0, {1})
+
+
+async def test_a_batch_whose_members_run_in_another_waits_for_that(idle: Worker) -> None:
+    """Although it is marked by nobody."""
+    idle._attempts._registry.handler("a.b", batch=True)(lambda payload: None)
+    idle._take(a_batch("12"))
+    (first,) = idle._held
+    other = a_batch("23")
+    other.body = other.body.replace(b'"batch":"b"', b'"batch":"c"')
+    idle._take(other)
+    assert (len(idle._ready), len(idle._doubts), len(idle._held)) == (1, 1, 2)
+    (second,) = await idle._doubts.stop()
+    idle._settle(first)
+    await idle._admit_unless_over(second)
+    assert [key[1] for key in second.members] == ["3"]
+
+
+async def test_of_a_batch_that_was_given_back_no_member_is_acknowledged(
+    idle: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by one that is settled afterwards."""
+    given_back: list[Delivery] = []
+
+    async def give_back(delivery: Delivery) -> None:
+        given_back.append(delivery)
+
+    monkeypatch.setattr(idle._consumer, "give_back", give_back)
+    delivery = a_batch("1")
+    idle._attempts._registry.handler("a.b", batch=True)(lambda payload: None)
+    idle._take(delivery)
+    (batch,) = idle._held
+    (member,) = batch.members.values()
+    await idle._give_back(batch)
+    idle._settle(member)
+    assert (given_back, delivery.session.ledger._finished) == ([delivery], set())
