@@ -9,7 +9,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from dispatcher import composition
-from tests.support import Installation
+from tests.support import Installation, taken
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,12 @@ def take(installation: Installation, queue: str, channel: Any = None) -> list[Ta
     if channel is None:
         with installation.channel() as channel:
             return take(installation, queue, channel)
-    taken = []
-    while True:
-        method, properties, body = channel.basic_get(queue, auto_ack=True)
-        if method is None:
-            return taken
+    found = []
+    for method, properties, body in taken(channel, queue):
         headers = dict(properties.headers or {})
         headers.pop("x-delivery-count", None)  # the broker's own, on every quorum queue
-        taken.append(Taken(queue, method.routing_key, headers, properties, body))
+        found.append(Taken(queue, method.routing_key, headers, properties, body))
+    return found
 
 
 def take_all(installation: Installation) -> list[Taken]:

@@ -159,9 +159,9 @@ BODY_CASES = [
     *(Case("not_an_object", body.decode(), body) for body in (b"[]", b"1", b"null", b'"x"', b"true")),
     Case("unknown_field", "misspelt", {"paylod": {}}, says='"payload"'),
     Case("unknown_field", "in-retry", {"retry": {"max_attemps": 3}}, says='"max_attempts"'),
-    Case("unknown_field", "before-unsupported", {"group": 1, "no": 1}),
+    Case("unknown_field", "before-unsupported", {"callback": 1, "no": 1}),
     *(Case("unsupported", name, {name: 1}, says=f'"{name}"') for name in sorted(NOT_BUILT)),
-    Case("unsupported", "before-type-mismatch", {"group": 1, "type": "other"}),
+    Case("unsupported", "before-type-mismatch", {"callback": 1, "type": "other"}),
     Case("type_mismatch", "other", {"type": "other"}),
     Case("type_mismatch", "before-invalid-field", {"type": "other", "priority": "urgent"}),
     *(

@@ -125,6 +125,7 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
         "dispatcher_worker_given_back_total",
         "dispatcher_retention_deleted_total",
         "dispatcher_deadlines_breached_total",
+        "dispatcher_group_flushes_total",
     }
     assert {each.name for each in metrics.ALL} - names == rare
 

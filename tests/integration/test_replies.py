@@ -14,7 +14,7 @@ import pytest_asyncio
 from dispatcher import composition
 from dispatcher.services.intake import Intake
 from tests.conftest import make_settings, run_services
-from tests.support import Installation, eventually
+from tests.support import Installation, eventually, taken
 from tests.sweep import take
 
 pytestmark = pytest.mark.integration
@@ -171,12 +171,7 @@ async def test_no_answer_goes_to_a_queue_that_is_not_a_clients(shop: Shop) -> No
 
 
 def _read(caller: Caller, queue: str) -> list[bytes]:
-    bodies = []
-    while True:
-        method, _, body = caller.channel.basic_get(queue, auto_ack=True)
-        if method is None:
-            return bodies
-        bodies.append(body)
+    return [body for _, _, body in taken(caller.channel, queue)]
 
 
 async def test_an_answer_that_reaches_nobody_blocks_nothing(shop: Shop) -> None:
