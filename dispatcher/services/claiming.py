@@ -74,6 +74,9 @@ class Desk(Protocol):
     def put_off(self, pending: Pending) -> None:
         """Nobody can say yet."""
 
+    def failed(self, pending: Pending) -> None:
+        """A fault of ours comes with this message."""
+
 
 class Claiming:
     """Makes the claims of one intake."""
@@ -166,6 +169,19 @@ class Claiming:
             for pending in left:  # a claim that may have been made is this message's own when it is back
                 pending.again |= pending.claimed or pending in tried
             self._put_off(list(left), "away")
+        except Exception as error:
+            _logger.exception("claims cannot be made", error=type(error).__name__, messages=len(left))
+            await self._one_by_one(batch, list(left))
+
+    async def _one_by_one(self, batch: list[Pending], left: list[Pending]) -> None:
+        """A fault of ours refuses the message that it comes with, and no other of the round."""
+        if len(batch) == 1:
+            for pending in left:
+                self._desk.failed(pending)
+            return
+        for pending in left:
+            pending.again = True
+            await self._round([pending])
 
     def _put_off(self, batch: Sequence[Pending], why: str) -> None:
         for pending in batch:
@@ -191,12 +207,12 @@ class Claiming:
                 pending.claimed = True
                 fine.append(pending)
                 continue
-            del left[pending]
             if first is None or found is Found.OPEN:
                 self._wait(pending)
             else:
                 metrics.of(metrics.claims, "resent").inc()
                 self._desk.resent(pending, first)
+            del left[pending]
         return fine
 
     async def _of_id(
@@ -232,7 +248,6 @@ class Claiming:
                 found = Found.OPEN
                 if wanted[mine.name][1] is pending:
                     found, other = await self._of_key(pending, mine, held, states)
-            del left[pending]
             if found is Found.OURS:
                 metrics.of(metrics.claims, "made").inc()
                 self._desk.proceed(pending)
@@ -241,6 +256,7 @@ class Claiming:
             else:
                 metrics.of(metrics.claims, "duplicate").inc()
                 self._desk.duplicate(pending, other.job)
+            del left[pending]
 
     async def _of_key(
         self, pending: Pending, mine: Claim, held: Mapping[str, Claim | None], states: Mapping[str, JobState]

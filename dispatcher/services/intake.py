@@ -280,6 +280,10 @@ class Intake:
         """Nobody can say yet whose the id or the key is."""
         self._put_off(pending.delivery, pending.again)
 
+    def failed(self, pending: Pending) -> None:
+        """A fault of ours refuses the message that it comes with."""
+        self._refuse(pending.delivery, crashed("intake failed on this message"), pending.key)
+
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
         refusal = shown.refusal
         metrics.of(metrics.refused, refusal.code).inc()
