@@ -144,13 +144,25 @@ class Registry:
             raise RegistryError('a handler is declared with its job type: @jobs.handler("invoice.send")')
 
         def declare(function: Function) -> Function:
-            handler = _handler(job_type, function, timeout, retry, isolate, batch)
-            if job_type in self._handlers:
-                raise RegistryError(f'job type "{job_type}" has a handler already')
-            self._handlers[job_type] = handler
+            self._add(_handler(job_type, function, timeout, retry, isolate, batch))
             return function
 
         return declare
+
+    def include(self, *others: Registry) -> None:
+        """Take over the handlers of other registries, so that one worker serves several modules.
+
+        Raises:
+            RegistryError: a job type has a handler already.
+        """
+        for other in others:
+            for handler in other:
+                self._add(handler)
+
+    def _add(self, handler: Handler) -> None:
+        if handler.type in self._handlers:
+            raise RegistryError(f'job type "{handler.type}" has a handler already')
+        self._handlers[handler.type] = handler
 
     def get(self, job_type: str) -> Handler | None:
         """The handler of a type, or None."""

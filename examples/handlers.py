@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from consumers import Cancel, Context, Registry, Retry, Snooze
+from examples import combined, expiry, groups, ids, priorities, retries, unique
 
 jobs = Registry()
 
@@ -97,3 +98,9 @@ def in_a_thread(payload: dict[str, Any], ctx: Context) -> str:
 def in_a_process(payload: dict[str, Any], ctx: Context) -> int:
     """Heavy work in a child process, which is killed at the timeout."""
     return sum(i * i for i in range(payload.get("n", 1_000)))
+
+
+#: One worker serves the other examples too.
+jobs.include(
+    ids.jobs, unique.jobs, groups.jobs, priorities.jobs, retries.jobs, expiry.jobs, combined.jobs,
+)  # fmt: skip

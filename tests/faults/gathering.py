@@ -57,6 +57,8 @@ class Plan:
     #: Seconds between two faults; 0: none at all.
     gap: float = 4.0
     seed: int = 1
+    #: So many faults at least, whenever all is published.
+    faults: int = 0
     #: How late a flush may be in the quiet, in milliseconds: from the end of ``max_wait`` to the start of the handler.
     late: float = 100
 
@@ -205,9 +207,12 @@ async def _trouble(plan: Plan, fleet: Fleet, rabbit: LocalRabbit, faults: Counte
     """Kill dispatchers in turn, freeze one for longer than the broker waits, kill the broker."""
     chance = random.Random(plan.seed)
     for turn in itertools.count():
+        pause = plan.gap * chance.uniform(0.5, 1.5)
+        if over.is_set() and turn < plan.faults:
+            await asyncio.sleep(pause)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), plan.gap * chance.uniform(0.5, 1.5) if plan.gap else None)
-        if over.is_set():
+            await asyncio.wait_for(over.wait(), pause if plan.gap else None)
+        if over.is_set() and turn >= plan.faults:
             return
         target, what = INTAKES[turn % len(INTAKES)], chance.choices(("broker", "frozen", "killed"), (2, 1, 3))[0]
         if what == "broker" and rabbit is not None:

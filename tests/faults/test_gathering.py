@@ -23,14 +23,14 @@ async def test_members_are_in_one_batch_each_whatever_is_killed(
 ) -> None:
     """None is lost, none runs twice, those that fail are retried alone; in the quiet no group is late."""
     account = await gathering.run(
-        Plan(8_000, 80, gap=0.7, seed=SEED, late=5_000), None, installed, tmp_path, lambda _: None
+        Plan(8_000, 80, gap=0.7, seed=SEED, faults=3, late=5_000), None, installed, tmp_path, lambda _: None
     )
     wrong = judge(account)
     shown = gathering.show(account, wrong)
     with capsys.disabled():
         print(f"\n{shown}")
     assert not wrong, shown
-    assert account.faults["dispatcher killed"] > 1
+    assert account.faults["dispatcher killed"] >= 3
 
 
 def a_document(name: str, **fields: Any) -> dict[str, Any]:
