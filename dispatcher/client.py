@@ -101,7 +101,7 @@ class Client:
             payload: a dict, or anything pydantic writes as a JSON object.
             id: the job's id; a UUIDv7 where none is given. Sent again with the same id, it is the same job.
             fields: the message's other fields: ``priority``, ``timeout``, ``retry``, ``lane``, ``tags``, ``unique``,
-                ``delay`` or ``run_at`` (text or a datetime with its offset), ``expires``, ``deadline``.
+                ``group``, ``delay`` or ``run_at`` (text or a datetime with its offset), ``expires``, ``deadline``.
 
         Raises:
             PublishFailed: no confirm in time.

@@ -62,6 +62,9 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 )
 @click.option("--timeout", type=Seconds(), help="Seconds for one attempt.")
 @click.option("--retry", help='Retry fields as JSON, for example {"max_attempts": 3}.')
+@click.option("--group-key", help="A group whose members are delivered together (docs/groups.md).")
+@click.option("--group-size", type=int, help="Members that make it complete.  [default: 100]")
+@click.option("--group-wait", type=Seconds(), help="Seconds that it waits for more.  [default: 10]")
 @click.option("--unique-key", help="A key that only one job of the app has at a time (docs/ids.md).")
 @click.option("--unique-for", type=Seconds(), help="Seconds for which the job has its key; 30m, 12h or 7d will do too.")
 @click.option(
@@ -88,6 +91,8 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
     fields = {name: options[name] for name in _FIELDS if options[name] is not None}
     if options["tags"]:
         fields["tags"] = list(options["tags"])
+    if group := _group(options["group_key"], options["group_size"], options["group_wait"]):
+        fields["group"] = group
     if unique := _unique(options["unique_key"], options["unique_for"], options["unique_until"]):
         fields["unique"] = unique
     if options["retry"] is not None:
@@ -101,6 +106,13 @@ def publish(job_type: str, payload: str, key_file: str | None, wait: float, as_j
     except ValueError as error:
         raise click.UsageError(f"cannot be sent: {error}") from None
     _report(receipt, as_json)
+
+
+def _group(key: str | None, size: int | None, wait: float | None) -> dict[str, Any] | None:
+    if key is None and (size is not None or wait is not None):
+        raise click.UsageError("a group needs its --group-key")
+    given = {"key": key, "max_size": size, "max_wait": wait}
+    return None if key is None else {name: value for name, value in given.items() if value is not None}
 
 
 def _unique(key: str | None, window: float | None, until: str | None) -> dict[str, Any] | None:
@@ -175,10 +187,13 @@ def _report(receipt: Receipt, as_json: bool) -> None:
         status = "accepted" if receipt.accepted else "rejected"
         if receipt.accepted and receipt.message:
             status = "published"
-        output.emit_json({"id": receipt.id, "status": status, **({"error": error} if error else {})})
+        duplicate = {"duplicate": True} if receipt.duplicate else {}
+        output.emit_json({"id": receipt.id, "status": status, **duplicate, **({"error": error} if error else {})})
     elif receipt.accepted:
         if receipt.message:
             output.say(f"published; {receipt.message}")
+        if receipt.duplicate:
+            output.say("a duplicate: another job has its id or unique key (docs/ids.md)")
         click.echo(receipt.id or "")
     if not receipt.accepted:
         raise click.ClickException(f"refused: {receipt.code}: {receipt.message}")

@@ -47,7 +47,7 @@ STATES: dict[JobState, StateRule] = {
     _S.BUFFERED: StateRule(
         "a member of a group that is being gathered",
         "dispatcher that holds the group, when it is flushed",
-        frozenset({_S.QUEUED, _S.CANCELLED, _S.EXPIRED}),
+        frozenset({_S.QUEUED, _S.CANCELLED, _S.EXPIRED, _S.FAILED}),
     ),
     _S.QUEUED: StateRule(
         "in the work queue of its lane and priority",

@@ -99,7 +99,7 @@ class Names:
         """A lane's steps whose worker died again and again; each is run in a process of its own."""
         return f"{self.prefix}suspect.v1.{lane}"
 
-    def group(self, partition: int) -> str:
+    def group(self, partition: int | str) -> str:
         """The queue of one part of the groups; whoever consumes it holds the members that it delivers."""
         return f"{self.prefix}group.v1.{partition}"
 

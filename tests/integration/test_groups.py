@@ -19,6 +19,7 @@ from dispatcher.services.recorder import Recorder
 from dispatcher.services.scheduler import Scheduler
 from schemas import BatchMessage
 from tests.conftest import run_services
+from tests.processes import succeed
 from tests.support import Installation, eventually
 from tests.unit.samples import make_work
 
@@ -224,6 +225,20 @@ async def test_groups_are_apart(shop: Shop) -> None:
     assert documents[0]["batch"] != documents[2]["batch"]
     (expired,) = await shop.finished(expiring)
     assert (expired["state"], expired["attempts"]) == ("expired", [])
+
+
+async def test_a_member_that_is_cancelled_while_it_waits_does_not_start(shop: Shop) -> None:
+    """The others of its batch do; it ends when that reaches a worker. Run by hand, a member is alone."""
+    installation = shop.installation
+    names = await shop.send("plain", "cancelled", 3, group={"max_wait": 3.0})
+    await shop.in_state(names, "buffered")
+    await succeed(installation, "jobs", "cancel", names[1])
+    documents = await shop.finished(names)
+    assert [document["state"] for document in documents] == ["succeeded", "cancelled", "succeeded"]
+    assert sorted(payload["n"] for payload in of_batch("plain", documents[0]["batch"])) == [0, 2]
+    await succeed(installation, "jobs", "retry", names[1])
+    document = await installation.finished(names[1])
+    assert (document["run"], document["result"]) == (2, {"n": 1, "of": 1})
 
 
 async def test_a_delayed_member_joins_when_it_is_due(shop: Shop) -> None:

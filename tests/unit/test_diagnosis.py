@@ -12,7 +12,7 @@ import pytest
 from config import load_settings
 from dispatcher.core.diagnosis import CHECKS, Finding, Status, broker, database, exit_code, failed, fine, unchecked
 from dispatcher.core.keys import KeyRecord
-from dispatcher.core.topology import PARKED_LIMITS, REJECTED_LIMITS, Names
+from dispatcher.core.topology import PARKED_LIMITS, PARTITIONS, REJECTED_LIMITS, Names
 from dispatcher.services.doctor import Local
 from dispatcher.services.doctor.run import longest_timeout
 from schemas import PRIORITIES
@@ -33,6 +33,7 @@ def record(**fields: Any) -> KeyRecord:
 def consumed(**changed: int) -> dict[str, int]:
     """One consumer everywhere, but for what is changed (without prefix, dots as __)."""
     queues = [NAMES.intake, NAMES.history, NAMES.stray, *(NAMES.work_queue("default", p) for p in PRIORITIES)]
+    queues += [NAMES.group(partition) for partition in range(PARTITIONS)]
     return dict.fromkeys(queues, 1) | {"p." + name.replace("__", "."): number for name, number in changed.items()}
 
 
@@ -79,6 +80,7 @@ VERDICTS: list[tuple[Finding, Status, str]] = [
     (broker.consumers(NAMES, ["default"], consumed(work__v1__default__low=0)), OK, "every queue"),
     (broker.consumers(NAMES, ["default"], consumed(intake__v1=0)), FAILED, "p.intake.v1"),
     (broker.consumers(NAMES, ["default"], consumed(history__v1=0, stray__v1=0)), FAILED, "p.history.v1, p.stray.v1"),
+    (broker.consumers(NAMES, ["default"], consumed(group__v1__7=0)), FAILED, "p.group.v1.*"),
     (broker.consumers(NAMES, ["default", "slow"], consumed()), FAILED, "p.work.v1.slow.*"),
     (broker.strays(NAMES, EMPTY), OK, "nothing"),
     (broker.strays(NAMES, EMPTY | {NAMES.unrouted: 3}), FAILED, "3 messages in p.unrouted"),

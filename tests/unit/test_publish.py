@@ -79,3 +79,29 @@ def test_half_a_unique_key(options: list[str]) -> None:
     finished = CliRunner().invoke(main, ["publish", "a.b", *options], env={"DISPATCHER_API_KEY": "a key"})
     assert finished.exit_code == 2
     assert "both --unique-key and --unique-for" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "group"),
+    [
+        (["--group-key", "a"], {"key": "a"}),
+        (
+            ["--group-key", "a", "--group-size", "7", "--group-wait", "1m"],
+            {"key": "a", "max_size": 7, "max_wait": 60.0},
+        ),
+    ],
+)
+def test_a_group(monkeypatch: pytest.MonkeyPatch, options: list[str], group: dict[str, Any]) -> None:
+    """As the message's field; what is left out is intake's default."""
+    _without_broker(monkeypatch)
+    finished = CliRunner().invoke(main, ["publish", "a.b", *options], env={"DISPATCHER_API_KEY": "a key"})
+    assert finished.exit_code == 0
+    assert Unanswered.fields[-1]["group"] == group
+
+
+@pytest.mark.parametrize("options", [["--group-size", "7"], ["--group-wait", "1"]])
+def test_a_group_without_its_key(options: list[str]) -> None:
+    """Names the option that it needs."""
+    finished = CliRunner().invoke(main, ["publish", "a.b", *options], env={"DISPATCHER_API_KEY": "a key"})
+    assert finished.exit_code == 2
+    assert "--group-key" in finished.stderr

@@ -308,3 +308,14 @@ def test_a_decorator_without_its_type_is_an_error() -> None:
     """``@jobs.handler`` alone would declare nothing, and put a decorator in the function's place."""
     with pytest.raises(RegistryError, match="declared with its job type"):
         Registry().handler(takes_dict)  # type: ignore[arg-type]
+
+
+def test_a_registry_takes_over_the_handlers_of_others() -> None:
+    """So that one worker serves several modules; a type that two of them have is an error."""
+    mine, mail, bills = Registry(), Registry(), Registry()
+    for registry, job_type in ((mail, "mail.send"), (bills, "bill.write"), (bills, "bill.send")):
+        registry.handler(job_type)(lambda payload: None)
+    mine.include(mail, bills)
+    assert [handler.type for handler in mine] == ["mail.send", "bill.write", "bill.send"]
+    with pytest.raises(RegistryError, match="mail.send"):
+        mine.include(mail)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatcher.core.diagnosis.finding import Finding, failed, fine, unchecked, warning
-from dispatcher.core.topology import DAY_MS, DELIVERY_LIMIT, Names
+from dispatcher.core.topology import DAY_MS, DELIVERY_LIMIT, PARTITIONS, Names
 from schemas import PRIORITIES
 
 APPLY = "run: dispatcher topology apply"
@@ -163,12 +163,16 @@ def consumers(names: Names, lanes: Iterable[str], found: Mapping[str, int]) -> F
     for queue, command in ((names.intake, "intake"), (names.history, "recorder"), (names.stray, "scheduler")):
         if not found.get(queue):
             missing[queue] = f"dispatcher run {command}"
+    if not all(found.get(names.group(partition)) for partition in range(PARTITIONS)):
+        missing[names.group("*")] = "dispatcher run intake"
     for lane in lanes:
         # a full worker may stop consuming one of them for a while, but not all
         if not any(found.get(names.work_queue(lane, priority)) for priority in PRIORITIES):
             missing[f"{names.work}.{lane}.*"] = "dispatcher worker MODULE:REGISTRY"
     if missing:
-        return failed("consumers", f"nobody consumes {', '.join(missing)}", f"run: {'; '.join(missing.values())}")
+        return failed(
+            "consumers", f"nobody consumes {', '.join(missing)}", f"run: {'; '.join(dict.fromkeys(missing.values()))}"
+        )
     return fine("consumers", "every queue has its consumers")
 
 

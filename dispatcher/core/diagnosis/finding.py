@@ -21,7 +21,7 @@ CHECKS = {
     "delivery-limits": "no queue drops a message because it was delivered often",
     "routes": "the delay ladder leads back to the work queues",
     "consumer-timeout": "RabbitMQ waits longer for an acknowledgement than the longest handler runs",
-    "consumers": "somebody consumes intake.v1, history.v1, stray.v1 and the work queues of each lane",
+    "consumers": "somebody consumes intake.v1, group.v1.*, history.v1, stray.v1 and the work queues of each lane",
     "strays": "unrouted, intake-dead.v1 and stray.v1 are empty",
     "unrecorded": "unrecorded.v1 is empty",
     "rejected": "rejected does not fill up",
