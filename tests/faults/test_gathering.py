@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 SEED = 19
 
 
+@pytest.mark.long
 async def test_members_are_in_one_batch_each_whatever_is_killed(
     installed: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,7 +105,7 @@ async def test_a_poison_member_of_a_batch_harms_no_other(tmp_path: Path) -> None
         assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
 async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path, kills: int) -> None:
     """Each time as soon as it runs some; no job is parked or spends an attempt, and all succeed at last."""
     path = tmp_path / "executions"
@@ -127,7 +127,9 @@ def _all_final(installation: Installation, count: int) -> bool:
     return bool(installation.db.jobs.count_documents({"state": "succeeded"}) >= count)
 
 
-@pytest.mark.parametrize("marker", [deadly.PARSED, deadly.SEEN], ids=["parsed", "seen"])
+@pytest.mark.parametrize(
+    "marker", [pytest.param(deadly.PARSED, marks=pytest.mark.long), deadly.SEEN], ids=["parsed", "seen"]
+)
 async def test_a_message_that_kills_intake_beside_500_good_ones(tmp_path: Path, marker: bytes) -> None:
     """Intake dies three times; then the message is refused, and it alone: each good one is a job that succeeds."""
     async with running(tmp_path, "tests.faults.deadly") as (installation, fleet, key):

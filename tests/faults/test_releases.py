@@ -12,6 +12,7 @@ from tests.support import Installation
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
+@pytest.mark.long
 async def test_what_is_due_in_one_second_comes_without_a_stall(
     installed: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
