@@ -73,15 +73,17 @@ bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 
 lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgrade takes newer releases)
 	@echo "lock: runtime" && $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt > /dev/null
-	@echo "lock: dev" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev \
+	@echo "lock: dev" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group ship \
 		-c requirements/runtime.txt -o requirements/dev.txt > /dev/null
+	@echo "lock: pictures" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group ship --group pictures \
+		-c requirements/dev.txt -o requirements/pictures.txt > /dev/null
 	@echo "lock: bench" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group bench \
-		-c requirements/dev.txt -o requirements/bench.txt > /dev/null
+		-c requirements/runtime.txt -o requirements/bench.txt > /dev/null
 	@echo "lock: tools" && $(COMPILE) $(UPGRADE) --group lock -o requirements/lock.txt > /dev/null
 
 clean: ## stop what runs in .servers and remove it, the environments and the caches
 	@python3 -m dev.clean
-	@rm -rf .venv .venv-bench .venv-lock build dist *.egg-info
+	@rm -rf .venv .venv-bench .venv-pictures .venv-lock build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean"
@@ -91,6 +93,9 @@ clean: ## stop what runs in .servers and remove it, the environments and the cac
 
 .venv-bench/.installed: requirements/bench.txt pyproject.toml dev/install.sh
 	@dev/install.sh .venv-bench requirements/bench.txt
+
+.venv-pictures/.installed: requirements/pictures.txt pyproject.toml dev/install.sh
+	@dev/install.sh .venv-pictures requirements/pictures.txt
 
 .venv-lock/.installed: requirements/lock.txt dev/install.sh
 	@dev/install.sh .venv-lock requirements/lock.txt --tools-only
