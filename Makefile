@@ -5,10 +5,12 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups soak lint check fuzz bench
-.PHONY: lock clean
+.PHONY: image lock clean
 
 BIN := .venv/bin
-SOURCES := $(wildcard schemas config dispatcher consumers dev examples bench tests)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dispatcher/__init__.py)
+IMAGE ?= job-dispatcher:$(VERSION)
+SOURCES := $(wildcard schemas config dispatcher consumers deploy dev examples bench tests)
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -71,6 +73,10 @@ fuzz: install ## hostile inputs to intake and the recorder for a minute; finds a
 bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 	@.venv-bench/bin/python -m bench $(ARGS)
 
+image: ## build the image job-dispatcher:VERSION (BASE_IMAGE=… for another base, IMAGE=… for another name)
+	@docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(shell git rev-parse --short=12 HEAD) --tag $(IMAGE) .
+
 lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgrade takes newer releases)
 	@echo "lock: runtime" && $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt > /dev/null
 	@echo "lock: dev" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group ship \
@@ -79,6 +85,8 @@ lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgr
 		-c requirements/dev.txt -o requirements/pictures.txt > /dev/null
 	@echo "lock: bench" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group bench \
 		-c requirements/runtime.txt -o requirements/bench.txt > /dev/null
+	@echo "lock: build" && $(COMPILE) $(UPGRADE) --group build \
+		-c requirements/dev.txt -o requirements/build.txt > /dev/null
 	@echo "lock: tools" && $(COMPILE) $(UPGRADE) --group lock -o requirements/lock.txt > /dev/null
 
 clean: ## stop what runs in .servers and remove it, the environments and the caches
