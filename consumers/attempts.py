@@ -33,7 +33,7 @@ from dispatcher.core.retry import RetryPolicy, resolve
 from dispatcher.core.timing import has_expired
 from dispatcher.core.topology import Names
 from dispatcher.core.types import TypeRules, TypeTable
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import Outbox, Outgoing
 from dispatcher.edges.children import Child
 from dispatcher.edges.mongo import CancelStore, Database
@@ -94,7 +94,7 @@ class Attempts:
         #: A type without a handler is spoken of once a minute, however many jobs of it come by.
         self._unhandled = Seldom(60.0)
         self._default_policy = RetryPolicy(**settings.retry.model_dump())
-        metrics.types.reserve(handler.type for handler in registry)
+        meters.types.reserve(handler.type for handler in registry)
         self._executor = Executor(
             settings.worker.concurrency,
             target,
@@ -186,6 +186,7 @@ class Attempts:
         assert message is not None
         if following.state in FINAL:
             metrics.of(metrics.final, step.work.lane, following.state).inc()
+            metrics.of(metrics.unhandled, step.work.lane).inc()
         event = Moved(
             **about(step.work),
             at=now,
@@ -274,7 +275,7 @@ class Attempts:
             _tell=progress.tell,
         )
         waited = started_at - (work.due_at if work.due_at is not None else work.accepted_at)
-        metrics.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
+        meters.began(work.lane, work.priority, work.type, max(waited, 0) / 1000)
         return _Begun(step, common, context, progress, StartNotice(self._outbox, common), time.perf_counter())
 
     def _end(
@@ -287,7 +288,7 @@ class Attempts:
         told: Sequence[Event],
     ) -> _End:
         work = begun.step.work
-        metrics.ended(work.lane, work.type, execution.outcome, time.perf_counter() - begun.began)
+        meters.ended(work.lane, work.type, execution.outcome, time.perf_counter() - begun.began)
         finished_at = max(clock.now_ms(), begun.common["started_at"])
         policy = resolve(self._default_policy.with_spec(rules.retry), handler.retry, work.retry)
         following = outcome.after(work, execution, policy, finished_at, clock.chance())

@@ -37,7 +37,7 @@ from consumers.steps import Step, StepKey, read_step
 from dispatcher.core import ladder
 from dispatcher.core.selection import ReadyJobs
 from dispatcher.core.topology import Names, build
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import (
     Consumer,
     Delivery,
@@ -79,7 +79,7 @@ class Worker:
         self._history = History(settings)
         lanes = settings.worker_lanes
         self._suspects = frozenset(self._names.suspect(lane) for lane in lanes)
-        meter = metrics.PublishMeter("worker")
+        meter = meters.PublishMeter("worker")
         self._publisher = Publisher(url, "worker", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(self._names, settings.lanes))
         self._consumer = Consumer(
@@ -132,6 +132,7 @@ class Worker:
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
         _logger.info("serving", lanes=list(self._settings.worker_lanes), handlers=self._handlers)
+        meters.worker_begins(self._settings.worker_lanes)
         metrics.running.set_function(lambda: len(self._running))
         metrics.held.set_function(lambda: len(self._ready) + len(self._early) + len(self._doubts))
         self._history.watch.start()

@@ -1,4 +1,4 @@
-"""Find the programs of RabbitMQ and MongoDB on this machine, or bring them here where that is possible."""
+"""Find the programs of RabbitMQ, MongoDB and Prometheus on this machine, or bring them where that is possible."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dev import apt
 from dev.process import Log, ServerError
@@ -63,7 +64,9 @@ def rabbit_programs(cache: Path, log: Log) -> RabbitPrograms:
     found = _find_rabbit()
     if found is None and apt.may_install():
         log("servers: installing Debian's rabbitmq-server (once; about a minute)")
-        with _services_stay_disabled():
+        # else the port mapper was the machine's own before
+        mapper = ["epmd.service", "epmd.socket"] if shutil.which("epmd") is None else []
+        with _services_stay_disabled("rabbitmq-server", *mapper):
             apt.install("rabbitmq-server")
         found = _find_rabbit()
     if found is None:
@@ -95,6 +98,18 @@ def apt_programs(package: str, program: str) -> None:
         raise ServerError(f"{program} is missing: on Debian or Ubuntu, sudo apt-get install {package}")
 
 
+def prometheus_program(program: Literal["prometheus", "promtool"], log: Log) -> Path:
+    """Prometheus, or its tool for rules: from PATH, or installed where we may."""
+    if shutil.which(program) is None and apt.may_install():
+        log("servers: installing Debian's prometheus (once; half a minute)")
+        with _services_stay_disabled("prometheus"):
+            apt.install("prometheus")
+    found = shutil.which(program)
+    if found is None:
+        raise ServerError(f"{program} is missing: on Debian or Ubuntu, sudo apt-get install prometheus")
+    return Path(found)
+
+
 def _find_rabbit() -> RabbitPrograms | None:
     epmd = shutil.which("epmd")
     folders = [_DEBIAN_RABBIT]
@@ -112,13 +127,11 @@ def _rabbit_in(folder: Path, epmd: Path, prefix: tuple[str, ...] = ()) -> Rabbit
 
 
 @contextmanager
-def _services_stay_disabled() -> Iterator[None]:
-    """RabbitMQ's package is installed meanwhile: the machine is not to start its services by itself."""
-    units = ["rabbitmq-server.service"]
-    if shutil.which("epmd") is None:  # else it was the machine's own before
-        units += ["epmd.service", "epmd.socket"]
+def _services_stay_disabled(*services: str) -> Iterator[None]:
+    """Packages are installed meanwhile: the machine is not to start their services by itself."""
     yield
-    for command in (["update-rc.d", "rabbitmq-server", "disable"], ["systemctl", "disable", *units]):
+    disable = [["update-rc.d", name, "disable"] for name in services if "." not in name]
+    for command in (*disable, ["systemctl", "disable", *services]):
         if shutil.which(command[0]):
             subprocess.run(command, capture_output=True)
 

@@ -15,6 +15,8 @@ _CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {management}
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {prometheus}
 vm_memory_high_watermark.absolute = 2GB
 disk_free_limit.absolute = 200MB
 log.console = false
@@ -60,6 +62,11 @@ class LocalRabbit:
     def management_url(self) -> str:
         """The management interface (user guest, password guest)."""
         return f"http://127.0.0.1:{self._ports['management']}"
+
+    @property
+    def prometheus_target(self) -> str:
+        """Host and port of its metrics: ``/metrics`` (sums) and ``/metrics/detailed?family=…`` (each queue)."""
+        return f"127.0.0.1:{self._ports['prometheus']}"
 
     def start(self) -> None:
         """Start the node and return at once; wait_ready() tells when it can be used.
@@ -131,11 +138,11 @@ class LocalRabbit:
         programs = self._programs = rabbit_programs(self._cache, self._log)
         for name in ("home", "log", "data"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        self._ports = kept_ports(self._folder, ["amqp", "management", "distribution", "epmd"])
+        self._ports = kept_ports(self._folder, ["amqp", "management", "prometheus", "distribution", "epmd"])
         self._write("rabbitmq.conf", _CONFIG.format(**self._ports))
         self._write("advanced.config", _ADVANCED)
         self._write("rabbitmq-env.conf", "")  # instead of the machine's own
-        self._write("enabled_plugins", "[rabbitmq_management].\n")
+        self._write("enabled_plugins", "[rabbitmq_management, rabbitmq_prometheus].\n")
         env = self._env()
         self._server = ServerProcess("rabbitmq", programs.command(programs.server), folder=self._folder, env=env)
         # A port mapper of our own, in the foreground: the one that Erlang starts by itself would stay behind.

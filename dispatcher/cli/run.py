@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from config import Settings, load_settings
-from dispatcher import composition
+from dispatcher import __version__, composition
 from dispatcher.cli.output import say
-from dispatcher.edges import log
+from dispatcher.edges import log, metrics
 from dispatcher.edges.amqp import BrokerError
 from dispatcher.edges.mongo import MongoError
 from dispatcher.services.host import Service, serve
@@ -83,6 +83,7 @@ def _serve(make: Callable[[Settings], Sequence[Service]], prepare: Callable[[Set
         services = make(settings)  # first: a registry that cannot be loaded need not wait for servers
         if prepare is not None:
             await prepare(settings)
+        metrics.build_info.labels(__version__).set(1)
         await serve(settings, services)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

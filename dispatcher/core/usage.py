@@ -63,13 +63,18 @@ class Reminders:
         return due
 
 
-def expiring(records: Iterable[KeyRecord], now: int, within_ms: float) -> tuple[int, int | None]:
-    """How many active keys end so soon, and the milliseconds until the first active key ends; None: none ever does.
+def expiring(records: Iterable[KeyRecord], now: int, within_ms: float) -> tuple[int, dict[str, int]]:
+    """How many active keys end so soon, and the milliseconds until the first active key of each application ends.
 
-    A key that was rotated is meant to end, and does not count.
+    A key that was rotated is meant to end, and does not count. An application whose keys never end is not there.
     """
-    left = [key.expires_at - now for key in records if key.expires_at is not None and key.state(now) == "active"]
-    return sum(1 for ms in left if ms <= within_ms), min(left, default=None)
+    soon, first = 0, dict[str, int]()
+    for key in records:
+        if key.expires_at is not None and key.state(now) == "active":
+            left = key.expires_at - now
+            soon += left <= within_ms
+            first[key.app] = min(left, first.get(key.app, left))
+    return soon, first
 
 
 class Surge:

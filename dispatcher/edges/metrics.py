@@ -1,6 +1,8 @@
 """Every metric by name, type, unit and help; `ALL` lists them for docs/metrics.md, dashboards and tests.
 
-Labels hold what is bounded: lanes, priorities, codes, outcomes, levels and queues of ours, and at most 200 job types.
+Labels hold what is bounded: lanes, priorities, codes, outcomes, levels and queues of ours, and at most 200 job types
+and as many applications. No label is called ``service``, ``job``, ``instance``, ``pod`` or ``namespace``: Kubernetes'
+monitors give each target labels of these names, and Prometheus renames ours where they clash.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-
-from dispatcher.core.labels import BoundedLabels
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 Service = Literal["intake", "worker", "recorder", "scheduler"]
@@ -69,12 +69,46 @@ def _histogram(
     return Histogram(name, text, labels, buckets=buckets)
 
 
+# every service
+build_info = _gauge(
+    "dispatcher_build_info",
+    "1, with the version that runs",
+    "—",
+    ["intake", "worker", "recorder", "scheduler"],
+    ["version"],
+)
+ready = _gauge(
+    "dispatcher_ready",
+    "Whether a check of /readyz is fine (1) or not (0), for each service of the process",
+    "—",
+    ["intake", "worker", "recorder", "scheduler"],
+    ["role", "check"],
+)
+
 # intake
 accepted = _counter(
     "dispatcher_jobs_accepted_total", "Jobs that intake accepted", "jobs", ["intake"], ["lane", "priority"]
 )
 refused = _counter(
     "dispatcher_jobs_refused_total", "Messages that intake refused, by code", "messages", ["intake"], ["code"]
+)
+app_accepted = _counter(
+    "dispatcher_app_accepted_total", "Jobs that intake accepted, by application", "jobs", ["intake"], ["app"]
+)
+app_refused = _counter(
+    "dispatcher_app_refused_total",
+    "Messages with a good key that intake refused, by application",
+    "messages",
+    ["intake"],
+    ["app"],
+)
+app_repeated = _counter(
+    "dispatcher_app_repeated_total",
+    "Messages that made no job of their own to run, by application and what they were: resent (the id is another "
+    "job's), duplicate (the unique key is)",
+    "messages",
+    ["intake"],
+    ["app", "found"],
 )
 deferred = _counter(
     "dispatcher_intake_deferred_total",
@@ -153,6 +187,13 @@ key_first_expiry = _gauge(
     "seconds",
     ["intake"],
 )
+app_key_expiry = _gauge(
+    "dispatcher_app_key_expiry_seconds",
+    "Time until an application's first active API key without a successor ends; no value where none does",
+    "seconds",
+    ["intake"],
+    ["app"],
+)
 key_first_expiry.set(float("inf"))  # where no intake runs too: 0 would be an alarm
 
 # worker
@@ -181,6 +222,13 @@ stale = _counter(
     "Deliveries dropped because their run is final, or their step settled, already",
     "messages",
     ["worker"],
+)
+unhandled = _counter(
+    "dispatcher_jobs_unhandled_total",
+    "Jobs that ended failed because no worker had a handler for their type",
+    "jobs",
+    ["worker"],
+    ["lane"],
 )
 suspects = _counter(
     "dispatcher_suspects_total",
@@ -237,14 +285,21 @@ confirm_seconds = _histogram(
     "From handing a batch of messages to the connection to the broker's last answer",
     "seconds",
     ["intake", "worker", "recorder", "scheduler"],
-    ["service"],
+    ["role"],
 )
 published_again = _counter(
     "dispatcher_publishes_again_total",
     "Messages published again because the broker refused them or did not answer",
     "messages",
     ["intake", "worker", "recorder", "scheduler"],
-    ["service"],
+    ["role"],
+)
+publishing_blocked = _gauge(
+    "dispatcher_publishing_blocked",
+    "Connections that the broker lets publish nothing, because of an alarm of its own (memory, disk)",
+    "connections",
+    ["intake", "worker", "recorder", "scheduler"],
+    ["role"],
 )
 
 # scheduler
@@ -257,6 +312,13 @@ forgotten = _counter(
     "documents or messages",
     ["scheduler"],
     ["place"],
+)
+retention_passed = _gauge(
+    "dispatcher_retention_passed_timestamp_seconds",
+    "When the last pass of retention through history ended, or found that another scheduler makes it (at first: when "
+    "this one started), in seconds since 1970",
+    "seconds",
+    ["scheduler"],
 )
 work_ready = _gauge(
     "dispatcher_work_ready",
@@ -271,6 +333,14 @@ oldest_age = _gauge(
     "seconds",
     ["scheduler"],
     ["lane", "priority"],
+)
+overdue = _gauge(
+    "dispatcher_overdue_seconds",
+    "How long ago the first of the jobs in state scheduled or retrying was due, as history says; 0: none is; no value "
+    "while MongoDB is away",
+    "seconds",
+    ["scheduler"],
+    ["lane", "state"],
 )
 ladder_ready = _gauge(
     "dispatcher_retries_waiting",
@@ -297,9 +367,6 @@ queues_missing = _gauge(
     "dispatcher_queues_missing", "Queues of the topology that the broker does not have", "queues", ["scheduler"]
 )
 
-#: Labels of job types in this process.
-types = BoundedLabels()
-
 
 @lru_cache(maxsize=4096)
 def of(metric: Metric, *labels: str) -> Metric:
@@ -307,41 +374,11 @@ def of(metric: Metric, *labels: str) -> Metric:
     return metric.labels(*labels)
 
 
-def began(lane: str, priority: str, job_type: str, waited: float) -> None:
-    """An execution began after so many seconds of waiting."""
-    of(starts, lane, priority).inc()
-    of(wait_seconds, lane, priority).observe(waited)
-    of(type_wait_seconds, types.of(job_type)).observe(waited)
-
-
-def ended(lane: str, job_type: str, outcome: str, seconds: float) -> None:
-    """An execution ended after so many seconds."""
-    of(attempts, lane, outcome).inc()
-    of(run_seconds, lane).observe(seconds)
-    of(type_run_seconds, types.of(job_type)).observe(seconds)
-
-
 def show(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
     """Let a gauge with labels have these values and no others: what is not known any more must not look current."""
     gauge.clear()
     for labels, value in values.items():
         gauge.labels(*labels).set(value)
-
-
-class PublishMeter:
-    """What a publisher tells of its batches."""
-
-    def __init__(self, service: Service) -> None:
-        self._confirm = confirm_seconds.labels(service)
-        self._again = published_again.labels(service)
-
-    def answered(self, seconds: float) -> None:
-        """The broker answered a whole batch."""
-        self._confirm.observe(seconds)
-
-    def again(self, messages: int) -> None:
-        """So many messages are to be published once more."""
-        self._again.inc(messages)
 
 
 def render() -> tuple[bytes, str]:

@@ -13,7 +13,7 @@ from dispatcher.core import ladder
 from dispatcher.core.topology import Names, build
 from dispatcher.edges import clock, log, metrics
 from dispatcher.edges.amqp import BrokerError, Count, QueueCounts
-from dispatcher.edges.mongo import Database, DatabaseError, oldest_queued
+from dispatcher.edges.mongo import Database, DatabaseError, oldest_queued, overdue_since
 from schemas import PRIORITIES
 
 _logger = log.get("depths")
@@ -73,12 +73,21 @@ class Depths:
 
     async def _look_at_history(self) -> None:
         ages: dict[tuple[str, ...], float] = {}
+        overdue: dict[tuple[str, ...], float] = {}
         try:
-            oldest = await oldest_queued(self._database, self._lanes)
+            queued, due = await asyncio.gather(
+                oldest_queued(self._database, self._lanes), overdue_since(self._database, self._lanes)
+            )
             now = clock.now_ms()
-            ages = {key: 0 if since is None else max(now - since, 0) / 1000 for key, since in oldest.items()}
+            ages, overdue = _ages(queued, now), _ages(due, now)
         except DatabaseError as error:
             _logger.debug("cannot ask for the oldest jobs", error=type(error).__name__)
         except Exception:
             _logger.exception("cannot ask for the oldest jobs")
         metrics.show(metrics.oldest_age, ages)
+        metrics.show(metrics.overdue, overdue)
+
+
+def _ages(since: Mapping[tuple[str, str], int | None], now: int) -> dict[tuple[str, ...], float]:
+    """Seconds since each moment; 0 where it is still to come, or there is none."""
+    return {key: 0 if at is None else max(now - at, 0) / 1000 for key, at in since.items()}

@@ -25,7 +25,7 @@ from dispatcher.core import ladder
 from dispatcher.core.dated import not_work
 from dispatcher.core.grouping import Batch, Groups, Member, Reason, group_key
 from dispatcher.core.topology import PARTITIONS, Names, build, work_key
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import (
     BoundPublisher,
     Consumer,
@@ -60,7 +60,7 @@ class Grouping:
             on_lost=self._groups.clear,
         )
         self._publisher = BoundPublisher(
-            self._consumer, timeout=amqp.publish_timeout, meter=metrics.PublishMeter("intake")
+            self._consumer, timeout=amqp.publish_timeout, meter=meters.PublishMeter("intake")
         )
         self._outbox = Outbox(self._publisher, names.history, self._consumer.flush, redeclare)
         self._timer: asyncio.TimerHandle | None = None

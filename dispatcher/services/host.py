@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from config import Settings
-from dispatcher.edges import allocator, log
+from dispatcher.edges import allocator, log, meters
 from dispatcher.edges.http import HttpServer
 
 _logger = log.get("host")
@@ -55,6 +55,7 @@ async def serve(settings: Settings, services: Sequence[Service], stop: asyncio.E
         for service in services:
             await service.start()
             started.append(service)
+            meters.show_ready(service.name, service.checks)
             _logger.info("started", service=service.name)
         await stop.wait()
         _logger.info("stopping")

@@ -30,7 +30,7 @@ from dispatcher.core.timing import route
 from dispatcher.core.topology import Names, build
 from dispatcher.core.types import TypeTable
 from dispatcher.core.verdicts import CUT_BYTES, Case, Job, Refused, Verdict, accepted, crashed, refused
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import (
     Consumer,
     Delivery,
@@ -76,7 +76,7 @@ class Intake:
         self._keys = KeyCache(
             KeyStore(self._database), refresh=settings.intake.key_refresh, grace=settings.intake.key_grace
         )
-        meter = metrics.PublishMeter("intake")
+        meter = meters.PublishMeter("intake")
         self._key_watch = KeyWatch(UsageStore(self._database), self._keys.records, settings.keys.warn_days)
         self._publisher = Publisher(url, "intake", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter)
         redeclare = partial(declare_again, url, build(names, settings.lanes))
@@ -118,6 +118,7 @@ class Intake:
 
     async def start(self) -> None:
         """Begin to work; RabbitMQ and MongoDB may be away."""
+        meters.intake_begins(self._settings.lanes, Code)
         self._keys.start()
         self._key_watch.start()
         self._lookup = asyncio.create_task(self._look_up(), name="key look-ups")
@@ -239,7 +240,7 @@ class Intake:
         message = routed(to, job.body, job.headers)
         if pending.again:  # what it became the first time may be with a worker
             message = marked_again(message)
-        metrics.of(metrics.accepted, job.lane, job.priority).inc()
+        meters.admitted(pending.key.app, job.lane, job.priority)
         self._outbox.add(
             [message],
             [job.event],
@@ -258,6 +259,7 @@ class Intake:
         """The id is that of another job: this message makes none."""
         delivery = pending.delivery
         self._key_watch.accepted(pending.key)
+        meters.repeated(pending.key.app, "resent")
         events: list[Event] = []
         if not delivery.redelivered:  # else it may be the first one itself
             events.append(claims.resent(first, clock.now_ms(), clock.new_id()))
@@ -268,8 +270,9 @@ class Intake:
         """The unique key is that of another job: this one ends without being run."""
         delivery, job = pending.delivery, pending.job
         self._key_watch.accepted(pending.key)
-        metrics.of(metrics.accepted, job.lane, job.priority).inc()
+        meters.admitted(pending.key.app, job.lane, job.priority)
         metrics.of(metrics.final, job.lane, JobState.DUPLICATE).inc()
+        meters.repeated(pending.key.app, "duplicate")
         assert job.key_claim is not None
         ended = claims.duplicate(job.key_claim, of, clock.now_ms())
         reply = {"id": job.id, "status": "accepted", "duplicate": True}
@@ -286,7 +289,7 @@ class Intake:
 
     def _reject(self, delivery: Delivery, record: keys.KeyRecord | None, shown: Refused) -> None:
         refusal = shown.refusal
-        metrics.of(metrics.refused, refusal.code).inc()
+        meters.turned_away(record.app if record else None, refusal.code)
         self._key_watch.refusal(refusal.code)
         reason = {REASON_HEADER: f"{refusal.code}: {refusal.sentence}"}
         headers = dated(reason, clock.now_ms(), record.app if record else None)

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from dispatcher.core.keys import KeyRecord
+from dispatcher.core.labels import MAX_LABELS
 from dispatcher.core.refusals import Code
 from dispatcher.core.usage import DAY_MS, Reminders, Surge, Tally, expiring
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.mongo import DatabaseError, UsageStore
 
 _logger = log.get("keys")
@@ -90,7 +91,10 @@ class KeyWatch:
         now = clock.now_ms()
         count, first = expiring(self._records(), now, self._within)
         metrics.keys_expiring.set(count)
-        metrics.key_first_expiry.set(float("inf") if first is None else first / 1000)
+        metrics.key_first_expiry.set(min(first.values(), default=float("inf")) / 1000)
+        soonest = sorted(first, key=first.__getitem__)[:MAX_LABELS]
+        metrics.show(metrics.app_key_expiry, {(app,): first[app] / 1000 for app in soonest})
+        meters.know_apps({record.app for record in self._records()})
         used, self._used = self._used, {}
         for key in self._reminders.due(used.values(), now):
             left = f"{((key.expires_at or now) - now) / DAY_MS:.1f} days"

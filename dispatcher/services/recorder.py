@@ -20,7 +20,7 @@ from config import Settings
 from dispatcher.core.dated import ERROR_HEADER
 from dispatcher.core.gathering import Gathering, Group, portions
 from dispatcher.core.topology import Names, build
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import Consumer, Delivery, Outgoing, Publisher, Subscription, declare_again
 from dispatcher.edges.mongo import Database, DatabaseError, DatabaseWatch, JobStore, StatisticsStore, Unstorable
 from dispatcher.edges.mongo.stats import LONGEST_WRITE_MS, minute_of
@@ -69,7 +69,7 @@ class Recorder:
             "recorder",
             timeout=settings.amqp.publish_timeout,
             heartbeat=settings.amqp.heartbeat,
-            meter=metrics.PublishMeter("recorder"),
+            meter=meters.PublishMeter("recorder"),
         )
         self._consumer = self._new_consumer()
         self._gathering: Gathering[_Message] = Gathering()

@@ -57,19 +57,26 @@ class Retention:
 
     async def _run(self) -> None:
         interval = self._retention.interval
+        metrics.retention_passed.set_to_current_time()
+        for place in ("history", "refusals", "rejected", "parked"):
+            metrics.of(metrics.forgotten, place)
         while True:
-            await self._in_turn("history", interval, self.forget)
+            if await self._in_turn("history", interval, self.forget):
+                metrics.retention_passed.set_to_current_time()
             await self._in_turn("queues", SWEEP_EVERY, self.sweep)
             await asyncio.sleep(interval)
 
-    async def _in_turn(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _in_turn(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do the work where it is this scheduler's turn; whether that, or that it is not, went well."""
         try:
             if await self._turns.take(f"retention.{name}", seconds):
                 await work()
+            return True
         except (DatabaseError, BrokerError) as error:
             _logger.warning("cannot delete what is old", place=name, error=type(error).__name__)
         except Exception:
             _logger.exception("cannot delete what is old", place=name)
+        return False
 
     async def forget(self) -> None:
         """Delete documents of finished jobs and of refusals."""

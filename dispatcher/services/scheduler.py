@@ -21,7 +21,7 @@ from dispatcher.core.dated import dated, not_work
 from dispatcher.core.grouping import partition_of
 from dispatcher.core.timing import has_expired, route
 from dispatcher.core.topology import Names, build
-from dispatcher.edges import clock, log, metrics
+from dispatcher.edges import clock, log, meters, metrics
 from dispatcher.edges.amqp import (
     Consumer,
     Delivery,
@@ -54,7 +54,7 @@ class Scheduler:
         self._names = names = Names(amqp.prefix)
         self._database = Database(settings.mongo.url.get_secret_value(), settings.mongo.database)
         self._stats = StatisticsStore(self._database)
-        meter = metrics.PublishMeter("scheduler")
+        meter = meters.PublishMeter("scheduler")
         self._publisher = Publisher(
             url, "scheduler", timeout=amqp.publish_timeout, heartbeat=amqp.heartbeat, meter=meter
         )

@@ -109,6 +109,8 @@ async def test_a_key_in_use_that_ends_soon_is_named_in_the_log_once(installed: I
         assert "\ndispatcher_keys_expiring 1.0" in page
         (first,) = [line for line in page.splitlines() if line.startswith("dispatcher_key_first_expiry_seconds ")]
         assert 2.9 * DAY_MS < float(first.split()[1]) * 1000 < 3 * DAY_MS
+        assert f'dispatcher_app_key_expiry_seconds{{app="ending"}} {first.split()[1]}\n' in page
+        assert page.count("dispatcher_app_key_expiry_seconds{") == 1  # the other application's key never ends
     text = await command(installed, "keys", "list", "--app", "ending")
     assert "keys rotate" in text.err
     assert "(in 3 days)" in text.out

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
+from dispatcher import __version__
 from dispatcher.edges import metrics
 from tests.conftest import make_settings
 from tests.processes import ServiceProcess
@@ -91,10 +93,14 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
 
     intake = await until(fleet["intake"], lambda s: total(s, "dispatcher_jobs_refused_total") == 2, "two are refused")
     assert value(intake, "dispatcher_jobs_accepted_total", lane="default", priority="high") == 10
+    assert value(intake, "dispatcher_app_accepted_total", app="shop") == 26
+    assert value(intake, "dispatcher_app_refused_total", app="shop") == 1  # the other one is no application's
     assert value(intake, "dispatcher_jobs_refused_total", code="malformed_key") == 1
     assert value(intake, "dispatcher_jobs_refused_total", code="invalid_field") == 1
     assert value(intake, "dispatcher_key_cache_lookups_total", result="hit") >= 26
     await until(fleet["intake"], lambda s: value(s, "dispatcher_key_cache_keys") == 2, "both keys are in memory")
+    repeated = "dispatcher_app_repeated_total"
+    await until(fleet["intake"], lambda s: any(name == repeated for name, _ in s), "applications with keys are known")
     assert 0 <= value(intake, "dispatcher_key_cache_age_seconds") < 30
 
     worker = await until(fleet["worker"], lambda s: total(s, "dispatcher_attempts_total") == 24, "24 executions ended")
@@ -108,7 +114,7 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
     assert value(worker, "dispatcher_attempts_total", lane="default", outcome="failed") == 3
     assert value(worker, "dispatcher_retries_total", lane="default") == 2
     assert value(worker, "dispatcher_jobs_final_total", lane="default", state="failed") == 1
-    assert value(worker, "dispatcher_publish_confirm_seconds_count", service="worker") >= 1
+    assert value(worker, "dispatcher_publish_confirm_seconds_count", role="worker") >= 1
 
     recorder = await until(
         fleet["recorder"], lambda s: value(s, "dispatcher_events_recorded_total") >= 26 + 24 + 1, "events are recorded"
@@ -119,15 +125,8 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
     assert value(recorder, "dispatcher_record_batch_events_sum") == value(recorder, "dispatcher_events_recorded_total")
 
     names = set.union(*[(await scraped(service))[0] for service in fleet.values()])
-    # these have labels, and no value before the first time
-    rare = {
-        "dispatcher_suspects_total",
-        "dispatcher_worker_given_back_total",
-        "dispatcher_retention_deleted_total",
-        "dispatcher_deadlines_breached_total",
-        "dispatcher_group_flushes_total",
-    }
-    assert {each.name for each in metrics.ALL} - names == rare
+    # labelled by application, and no key of this test ends
+    assert {each.name for each in metrics.ALL} - names == {"dispatcher_app_key_expiry_seconds"}
 
 
 async def test_depths_and_ages_are_what_waits(installed: Installation, fleet: Fleet) -> None:
@@ -158,6 +157,41 @@ async def test_depths_and_ages_are_what_waits(installed: Installation, fleet: Fl
     assert value(before, "dispatcher_queues_missing") == 0
 
 
+async def test_a_job_that_was_due_and_has_not_begun_is_overdue(installed: Installation, fleet: Fleet) -> None:
+    """It left the ladder for a lane that nobody serves; the retry of the first test is still to come."""
+    installed.publish("demo.echo", {"id": "late", "lane": "bulk", "delay": 0.5}, await installed.create_key())
+    late = {"lane": "bulk", "state": "scheduled"}
+    grows: list[float] = []
+    for least in (0.1, 1.0):
+        samples = await until(
+            fleet["scheduler"],
+            lambda s, least=least: value(s, "dispatcher_overdue_seconds", **late) > least,
+            "it is late",
+        )
+        grows.append(value(samples, "dispatcher_overdue_seconds", **late))
+    assert grows[1] - grows[0] < 60
+    assert value(samples, "dispatcher_overdue_seconds", lane="default", state="retrying") == 0
+    assert value(samples, "dispatcher_overdue_seconds", lane="default", state="scheduled") == 0
+
+
+async def test_every_service_shows_its_checks_and_its_version(fleet: Fleet) -> None:
+    """What /readyz says, as numbers, and counters that begin at 0 for all that is known beforehand."""
+    for role, service in fleet.items():
+        _, samples = await scraped(service)
+        checks = json.loads((await service.get("/readyz"))[1])["checks"]
+        shown = {
+            dict(labels)["check"]: found for (name, labels), found in samples.items() if name == "dispatcher_ready"
+        }
+        assert shown == {name.removeprefix(f"{role}."): 1.0 for name in checks}
+        assert value(samples, "dispatcher_build_info", version=__version__) == 1
+        assert samples["dispatcher_publishing_blocked", frozenset({("role", role)})] == 0
+    _, samples = await scraped(fleet["worker"])
+    for name in ("suspects", "worker_given_back", "deadlines_breached", "jobs_unhandled"):
+        assert samples[f"dispatcher_{name}_total", frozenset({("lane", "default")})] == 0
+    _, samples = await scraped(fleet["intake"])
+    assert samples["dispatcher_app_repeated_total", frozenset({("app", "shop"), ("found", "resent")})] == 0
+
+
 async def test_a_queue_that_is_missing_is_counted_and_the_others_are_shown(
     installed: Installation, fleet: Fleet
 ) -> None:
@@ -186,6 +220,10 @@ async def test_what_cannot_be_asked_has_no_value(away: str) -> None:
             if away == "amqp":
                 shown, hidden = hidden, shown
             await until(service, lambda s: any(name == shown for name, _ in s), f"{shown} has values")
-            assert hidden not in (await scraped(service))[0]
+            names, samples = await scraped(service)
+            assert hidden not in names
+            assert ("dispatcher_overdue_seconds" in names) == (away == "amqp")
+            check = {"amqp": "publisher", "mongo": "database"}[away]
+            assert samples["dispatcher_ready", frozenset({("role", "scheduler"), ("check", check)})] == 0
     finally:
         await asyncio.to_thread(installation.remove)

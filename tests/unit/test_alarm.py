@@ -56,3 +56,21 @@ async def test_a_connection_that_was_given_up_blocks_nothing() -> None:
     await new.blocked()
     await old.unblocked()
     assert not alarm.over.is_set()
+
+
+async def test_a_meter_is_told_of_each_alarm_once_and_of_its_end() -> None:
+    """Whether that is said, or the connection is lost; the broker may say the same again."""
+    told: list[int] = []
+    alarm, connection = Alarm("test", told.append), FakeConnection()
+    alarm.follow(connection)
+    alarm.forget()
+    assert told == []
+    alarm.follow(connection)
+    await connection.blocked()
+    await connection.blocked()
+    await connection.unblocked()
+    await connection.unblocked()
+    assert told == [1, -1]
+    await connection.blocked()
+    alarm.forget()
+    assert told == [1, -1, 1, -1]

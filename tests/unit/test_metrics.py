@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher.core.labels import MAX_LABELS, OTHER, BoundedLabels
-from dispatcher.edges import metrics
+from dispatcher.edges import meters, metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -112,3 +112,27 @@ def test_a_process_without_keys_raises_no_alarm() -> None:
     command = "from dispatcher.edges import metrics; print(metrics.render()[0].decode())"
     page = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
     assert "\ndispatcher_key_first_expiry_seconds +Inf\n" in page
+
+
+def test_no_label_has_a_name_that_targets_have() -> None:
+    """Prometheus would rename ours: Kubernetes' monitors give each target these labels."""
+    taken = {"service", "job", "instance", "pod", "namespace", "container", "endpoint", "node", "cluster"}
+    assert not {label for each in metrics.ALL for label in each.labels} & taken
+
+
+def test_applications_share_a_label_once_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those without a label of their own are counted together, and all begin at 0."""
+    monkeypatch.setattr(meters, "apps", BoundedLabels(2))
+    meters.know_apps(["one", "two", "three"])
+    meters.admitted("three", "default", "high")
+    meters.admitted("four", "default", "high")
+    meters.turned_away("one", "forbidden")
+    meters.turned_away(None, "unknown_key")
+    accepted, refused = (
+        {sample.labels["app"]: sample.value for sample in family.samples}
+        for family in text_string_to_metric_families(metrics.render()[0].decode())
+        if family.name in ("dispatcher_app_accepted", "dispatcher_app_refused")
+    )
+    assert (accepted["one"], accepted["two"], accepted["other"]) == (0, 0, 2)
+    assert (refused["one"], refused["other"]) == (1, 0)
+    assert "three" not in accepted

@@ -46,9 +46,9 @@ def test_what_ends_soon_is_counted_without_what_was_rotated_or_revoked() -> None
     replaced = replace(near, replaced_by="other", expires_at=NOW + 5)
     revoked = replace(near, revoked=True, expires_at=NOW + 6)
     over = replace(near, expires_at=NOW)
-    assert expiring([RECORD, near, far, replaced, revoked, over], NOW, 14 * DAY_MS) == (1, DAY_MS)
-    assert expiring([far, replaced], NOW, 14 * DAY_MS) == (0, 50 * DAY_MS)
-    assert expiring([RECORD], NOW, 14 * DAY_MS) == (0, None)
+    assert expiring([RECORD, near, far, replaced, revoked, over], NOW, 14 * DAY_MS) == (1, {RECORD.app: DAY_MS})
+    assert expiring([far, replaced], NOW, 14 * DAY_MS) == (0, {RECORD.app: 50 * DAY_MS})
+    assert expiring([RECORD], NOW, 14 * DAY_MS) == (0, {})
 
 
 def test_a_surge_is_told_once_a_minute() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pamqp.commands import Connection
@@ -20,8 +21,10 @@ _logger = log.get("amqp")
 class Alarm:
     """What the broker last said of alarms on a connection, and on the next one where that is lost."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, told: Callable[[int], None] = lambda _: None) -> None:
+        """``told`` is called with 1 when an alarm begins, and with -1 when it is over or the connection is gone."""
         self._name = name
+        self._told = told
         self._began = 0.0
         self._connection: Any = None
         #: Set while publishing is not blocked.
@@ -57,12 +60,15 @@ class Alarm:
         self._clear()
 
     def _clear(self) -> None:
+        if not self.over.is_set():
+            self._told(-1)
         self.reason = ""
         self.over.set()
 
     def _begin(self, reason: str) -> None:
         if self.over.is_set():
             self.count += 1
+            self._told(1)
             self._began = time.monotonic()
             _logger.warning("the broker blocks publishing: alarm", connection=self._name, reason=reason)
         self.reason = reason

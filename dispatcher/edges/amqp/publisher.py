@@ -69,6 +69,9 @@ class Meter(Protocol):
     def again(self, messages: int) -> None:
         """So many messages are to be published once more."""
 
+    def blocked(self, change: int) -> None:
+        """The broker began (1) or ceased (-1) to block the connection."""
+
 
 class _Batch:
     """Messages that were published together: the indexes of those still open, and of those returned."""
@@ -160,7 +163,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._plain: Channel | None = None
         self._link = link or Link(url, f"{name} publisher", self._setup, heartbeat, self._lost)
-        self._alarm = Alarm(self._link.name)
+        self._alarm = Alarm(self._link.name, meter.blocked) if meter else Alarm(self._link.name)
         self._batches: set[_Batch] = set()
         self._writing = asyncio.Lock()
         # a return is matched by message id, which must be unique among the channel's in-flight publishes

@@ -7,7 +7,7 @@ from dispatcher.edges.mongo.client import Database, DatabaseAway, DatabaseError,
 from dispatcher.edges.mongo.forgetting import Forgetting
 from dispatcher.edges.mongo.jobs import JobStore, Unstorable, query_of
 from dispatcher.edges.mongo.keys import KeyStore
-from dispatcher.edges.mongo.oldest import oldest_queued
+from dispatcher.edges.mongo.oldest import oldest_queued, overdue_since
 from dispatcher.edges.mongo.probe import accepted_since, clock_ahead, majority_write, missing_indexes, server
 from dispatcher.edges.mongo.running import accepted_between, running
 from dispatcher.edges.mongo.scheduled import ScheduledStore
@@ -41,6 +41,7 @@ __all__ = [
     "majority_write",
     "missing_indexes",
     "oldest_queued",
+    "overdue_since",
     "query_of",
     "running",
     "server",

@@ -56,6 +56,11 @@ INDEXES: dict[str, list[IndexModel]] = {
             [("lane", ASCENDING), ("priority", ASCENDING), ("run", ASCENDING), ("accepted_at", ASCENDING)],
             partialFilterExpression={"state": "queued"},
         ),
+        # the longest overdue job; only those that wait for a time have an entry
+        IndexModel(
+            [("lane", ASCENDING), ("state", ASCENDING), ("due_at", ASCENDING)],
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
     ],
     "scheduled": [
         IndexModel([("state", ASCENDING), ("wake_at", ASCENDING)]),

@@ -1,4 +1,4 @@
-"""The job that has waited the longest, by lane and priority."""
+"""The job that has waited the longest, by lane and priority, and the one that is overdue for the longest."""
 
 from __future__ import annotations
 
@@ -25,6 +25,26 @@ async def oldest_queued(database: Database, lanes: Iterable[str]) -> dict[tuple[
     """
     keys = [(lane, priority) for lane in lanes for priority in PRIORITIES]
     return dict(zip(keys, await asyncio.gather(*(_oldest(database, *key) for key in keys)), strict=True))
+
+
+async def overdue_since(database: Database, lanes: Iterable[str]) -> dict[tuple[str, str], int | None]:
+    """By lane and state (``scheduled``, ``retrying``): when the first job that waits for its time is, or was, due.
+
+    A job is in that state until its next execution begins. So one that was due long ago is either still on its way to a
+    work queue (in MongoDB, in the delay ladder, in ``stray.v1``), or in one and no worker takes it, or its start is not
+    in history yet. None where no job waits for a time.
+
+    Raises:
+        DatabaseError: MongoDB is away.
+    """
+    keys = [(lane, str(state)) for lane in lanes for state in (JobState.SCHEDULED, JobState.RETRYING)]
+    return dict(zip(keys, await asyncio.gather(*(_first_due(database, *key) for key in keys)), strict=True))
+
+
+async def _first_due(database: Database, lane: str, state: str) -> int | None:
+    where = {"lane": lane, "state": state, "due_at": {"$exists": True}}
+    cursor = database.db["jobs"].find(where, {"due_at": 1}, max_time_ms=LONGEST_MS).sort("due_at", 1).limit(1)
+    return next((from_date(stored["due_at"]) for stored in await cursor.to_list(1)), None)
 
 
 async def _oldest(database: Database, lane: str, priority: str) -> int | None:
