@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups soak lint check fuzz bench
-.PHONY: image lock clean
+.PHONY: docs image lock clean
 
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dispatcher/__init__.py)
@@ -69,6 +69,9 @@ check: lint ## the same and the unit tests: under a minute, no server
 
 fuzz: install ## hostile inputs to intake and the recorder for a minute; finds are kept in tests/corpus
 	@$(BIN)/python -m dev.fuzz $(ARGS)
+
+docs: install ## build the documentation site into build/site (ARGS=serve: show it while you write)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
 
 bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 	@.venv-bench/bin/python -m bench $(ARGS)
