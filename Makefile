@@ -4,7 +4,7 @@
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups soak lint check fuzz bench
+.PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups upgrade soak lint check fuzz bench
 .PHONY: docs image lock clean
 
 BIN := .venv/bin
@@ -54,6 +54,9 @@ releases: install ## 100,000 jobs with long delays, due in the same second; how 
 
 groups: install ## 100,000 members of 1,000 groups while dispatchers and RabbitMQ are killed; each in one batch?
 	@$(BIN)/python -m tests.faults.gathering $(ARGS)
+
+upgrade: install ## two versions side by side under load, service by service, there and back; nothing may be lost
+	@$(BIN)/python -m tests.faults.upgrading $(ARGS)
 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)

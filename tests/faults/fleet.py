@@ -34,6 +34,25 @@ GRACE = 20.0
 WATCH = 0.1
 
 
+@dataclass(frozen=True)
+class Code:
+    """Whose code a process runs: a folder with our packages, the Python that has what they require, more to import."""
+
+    name: str
+    folder: Path
+    python: str = sys.executable
+    path: tuple[Path, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables that make it the code that is imported."""
+        return {"PYTHONPATH": os.pathsep.join(map(str, (self.folder, *self.path)))}
+
+
+#: The code of this tree, as this process imports it.
+PRESENT = Code("present", ROOT)
+
+
 @dataclass
 class Death:
     """A process that did not live to the end: of whom, when (seconds since the epoch), and whether we killed it."""
@@ -51,6 +70,7 @@ class Member:
 
     name: str
     port: int
+    code: Code = PRESENT
     process: subprocess.Popen[bytes] | None = None
     #: Between a kill of ours and the start after it.
     away: bool = False
@@ -82,14 +102,17 @@ class Fleet:
         members: Sequence[str] = MEMBERS,
         handlers: str = HANDLERS,
         program: str = "dispatcher.cli.main",
+        code: Code = PRESENT,
     ) -> None:
         self._program = program
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment)
         self._folder = folder
         self._handlers = handlers
         ports = free_ports(members)
-        self.members = {name: Member(name, ports[name]) for name in members}
+        self.members = {name: Member(name, ports[name], code) for name in members}
         self.deaths: list[Death] = []
+        #: Processes that were told to stop, and did.
+        self.stopped: list[Death] = []
         #: Members that did not end within their grace when they were told to.
         self.stubborn: list[str] = []
         self._watch: asyncio.Task[None] | None = None
@@ -104,9 +127,9 @@ class Fleet:
         command = [*COMMANDS[member.kind], *([self._handlers] if member.kind == "worker" else [])]
         with self.log_file(name).open("ab") as log:
             member.process = subprocess.Popen(
-                [sys.executable, "-m", self._program, *command],
-                env=self._environment | {"DISPATCHER_HTTP__PORT": str(member.port)},
-                cwd=ROOT,
+                [member.code.python, "-m", self._program, *command],
+                env=self._environment | member.code.variables | {"DISPATCHER_HTTP__PORT": str(member.port)},
+                cwd=member.code.folder,
                 stderr=log,
                 stdout=log,
                 start_new_session=True,
@@ -125,6 +148,22 @@ class Fleet:
         member.process.wait()
         unguarded(member.process)
         self.deaths.append(Death(name, member.pid, time.time(), ours=ours))
+
+    def stop(self, name: str, grace: float = GRACE) -> int:
+        """SIGTERM, and wait for the end; the exit code. What has not ended after so many seconds is killed."""
+        member = self.members[name]
+        assert member.process is not None
+        member.away = True
+        member.process.terminate()
+        try:
+            code = member.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.stubborn.append(name)
+            member.process.kill()
+            code = member.process.wait()
+        unguarded(member.process)
+        self.stopped.append(Death(name, member.pid, time.time(), ours=True, code=code))
+        return code
 
     def freeze(self, name: str) -> None:
         """SIGSTOP."""

@@ -68,6 +68,8 @@ class Evidence:
     scrapes: list[Scrape] = field(default_factory=list)
     faults: list[Happened] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
+    #: Processes that stopped in good order before the end.
+    stopped: list[Death] = field(default_factory=list)
     #: Publishes that the publisher sent again because it never heard of them.
     published_again: int = 0
     #: What the harness itself saw go wrong.
@@ -115,9 +117,9 @@ class Evidence:
                 yield job, self.by_id[job_id]
 
     def accepted(self) -> int | None:
-        """How many messages intake accepted; None where an intake died with its count."""
+        """How many messages intake accepted; None where an intake ended with its count."""
         intakes = [scrape.counters for scrape in self.scrapes if scrape.kind == "intake"]
-        if not intakes or any(death.member.startswith("intake") for death in self.deaths):
+        if not intakes or any(d.member.startswith("intake") for d in [*self.deaths, *self.stopped]):
             return None
         return sum(counters["jobs_accepted", ""] for counters in intakes)
 

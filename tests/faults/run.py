@@ -116,7 +116,7 @@ async def run(
         published_at = time.time()
         leftovers, notes = await settling.wait()
         telling.cancel()
-        parked = [json.loads(body)["id"] for _, body in await asyncio.to_thread(_parked, scene.installation)]
+        parked = [json.loads(body)["id"] for _, body in await asyncio.to_thread(parked_messages, scene.installation)]
         evidence = Evidence(
             published=load.published,
             executions=read_executions(scene.executions),
@@ -184,7 +184,8 @@ def _poisoned(fleet: Fleet) -> list[Happened]:
     return [Happened("death by itself", d.member, d.at - 2 * WATCH, d.at, True) for d in fleet.deaths if not d.ours]
 
 
-def _parked(installation: Installation) -> list[tuple[dict[str, Any], bytes]]:
+def parked_messages(installation: Installation) -> list[tuple[dict[str, Any], bytes]]:
+    """Headers and body of every parked message; they are taken out."""
     names = installation.names
     return [message for lane in installation.settings.lanes for message in installation.drain(names.parked(lane))]
 
