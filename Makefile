@@ -6,6 +6,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups upgrade soak lint check fuzz bench
 .PHONY: docs image lock clean
+.PHONY: dashboards
 
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dispatcher/__init__.py)
@@ -75,6 +76,9 @@ fuzz: install ## hostile inputs to intake and the recorder for a minute; finds a
 
 docs: install ## build the documentation site into build/site (ARGS=serve: show it while you write)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
+
+dashboards: install ## write the Grafana dashboards, helm/files/dashboards, from their description in dev/dashboards
+	@$(BIN)/python -m dev.dashboards $(ARGS)
 
 bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 	@.venv-bench/bin/python -m bench $(ARGS)

@@ -63,6 +63,8 @@ class Monitored:
     #: API keys of two applications; that of the second ends in two days.
     keys: list[str]
     waves: int = field(default=0)
+    #: When Prometheus began, in seconds since 1970.
+    since: float = field(default_factory=time.time)
 
     async def feed(self) -> None:
         """Publish a wave of jobs of every kind and wait until those that end have ended."""
@@ -144,7 +146,7 @@ def _config(folder: Path, rabbit: LocalRabbit, services: dict[str, ServiceProces
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in _rules(folder)],
         "scrape_configs": [
-            {"job_name": "dispatcher", "static_configs": [{"targets": targets}]},
+            {"job_name": "dispatcher", "static_configs": [{"targets": targets, "labels": {"namespace": "jobs"}}]},
             {"job_name": "rabbitmq", "static_configs": of_rabbit},
             {
                 "job_name": "rabbitmq-detailed",

@@ -86,6 +86,7 @@ def ended(lane: str, job_type: str, outcome: str, seconds: float) -> None:
     of(metrics.attempts, lane, outcome).inc()
     of(metrics.run_seconds, lane).observe(seconds)
     of(metrics.type_run_seconds, types.of(job_type)).observe(seconds)
+    of(metrics.type_attempts, types.of(job_type), outcome).inc()
 
 
 def show_ready(role: str, checks: Callable[[], Mapping[str, bool]]) -> None:

@@ -211,6 +211,13 @@ type_run_seconds = _histogram(
 attempts = _counter(
     "dispatcher_attempts_total", "Executions that ended, by outcome", "executions", ["worker"], ["lane", "outcome"]
 )
+type_attempts = _counter(
+    "dispatcher_type_attempts_total",
+    "Executions that ended, by type and outcome",
+    "executions",
+    ["worker"],
+    ["type", "outcome"],
+)
 retries = _counter(
     "dispatcher_retries_total", "Attempts that failed and will be tried again", "attempts", ["worker"], ["lane"]
 )

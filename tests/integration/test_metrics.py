@@ -110,6 +110,7 @@ async def test_after_a_run_every_metric_has_its_values(installed: Installation, 
         assert value(worker, "dispatcher_job_wait_seconds_count", **labels) == number
     assert value(worker, "dispatcher_type_wait_seconds_count", type="demo.echo") == 20
     assert value(worker, "dispatcher_type_run_seconds_count", type="demo.flaky") == 4
+    assert value(worker, "dispatcher_type_attempts_total", type="demo.flaky", outcome="failed") == 3
     assert value(worker, "dispatcher_job_run_seconds_count", lane="default") == 24
     assert value(worker, "dispatcher_attempts_total", lane="default", outcome="failed") == 3
     assert value(worker, "dispatcher_retries_total", lane="default") == 2

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from dev.dashboards import FOLDER
+from dev.dashboards.asked import Filling, Question, captured, names, questions, variables
 from tests.monitoring import Monitored, monitored
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+DASHBOARDS = sorted(FOLDER.glob("*.json"))
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", name="monitored")
@@ -44,3 +54,38 @@ async def test_what_was_fed_is_counted(monitored: Monitored) -> None:
     days = monitored.value('dispatcher_app_key_expiry_seconds{app="billing"} / 86400')
     assert days is not None
     assert 1.9 < days < 2
+
+
+def chosen(run: Monitored, document: dict[str, Any], everything: Filling) -> dict[str, list[str]]:
+    """What Grafana offers for each variable of a dashboard."""
+    return {
+        name: captured(run.prometheus.api(f"label/{label}/values", **{"match[]": everything.fill(series)}), pattern)
+        for name, series, label, pattern in variables(document)
+    }
+
+
+def has_number(run: Monitored, question: Question, filling: Filling, until: float) -> bool:
+    """Whether the answer has a number: it is neither empty, nor NaN and infinity alone."""
+    expr = filling.fill(question.expr)
+    if question.instant:
+        values = [sample["value"] for sample in run.prometheus.query(expr, until)]
+    else:
+        series = run.prometheus.query_range(expr, until - filling.shown, until, filling.step)
+        values = [value for each in series for value in each["values"]]
+    return any(math.isfinite(float(number)) for _, number in values)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=[path.stem for path in DASHBOARDS])
+async def test_every_panel_of_a_dashboard_has_data(monitored: Monitored, path: Path) -> None:
+    """With All chosen of every variable, and with each value by name; every variable has values."""
+    document, until = json.loads(path.read_text()), time.time()
+    everything = Filling(scrape=1, step=1, shown=until - monitored.since, choices=dict.fromkeys(names(document), ()))
+    choices = chosen(monitored, document, everything)
+    assert all(choices.values()), choices
+    for filling in (everything, dataclasses.replace(everything, choices=choices)):
+        empty = [
+            f"{question.panel}: {filling.fill(question.expr)}"
+            for question in questions(document)
+            if question.panel != "Alerts" and not has_number(monitored, question, filling, until)
+        ]
+        assert empty == []
