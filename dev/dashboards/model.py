@@ -175,7 +175,7 @@ def _firing() -> Json:
 
 
 #: Our alerts that fire.
-FIRING = 'ALERTS{alertstate="firing", alertname=~"JobDispatcher.*"}'
+FIRING = 'ALERTS{alertstate="firing", alertname=~"Dispatcher.*"}'
 
 
 def _others() -> Json:

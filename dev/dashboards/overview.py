@@ -6,7 +6,7 @@ from dev.dashboards.model import Dashboard, Panel, Query, Row, above
 from dev.dashboards.promql import depth, most, one, or_zero, process, quantile, rate, share
 from dev.dashboards.variables import INSTALLATION
 
-ALERTS = 'ALERTS{alertname=~"JobDispatcher.*"}'
+ALERTS = 'ALERTS{alertname=~"Dispatcher.*"}'
 BAD = 'outcome=~"failed|timed_out|crashed"'
 EMPTY = 'queue=~"unrouted|stray.v1|unrecorded.v1|intake-dead.v1"'
 CONSUMED = 'queue=~"intake.v1|history.v1|work.v1.*"'
