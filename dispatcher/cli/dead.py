@@ -10,9 +10,11 @@ from dispatcher.cli import completing, output
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
 from dispatcher.cli.jobs import report_run, show_jobs
+from dispatcher.cli.rejected import show_readmitted
 from dispatcher.cli.session import run_operation, told
 from dispatcher.core.dead_groups import DeadGroups, Group
 from dispatcher.services.operations import Operations, dead_ones
+from dispatcher.services.readmitting import readmit_parked
 from dispatcher.services.replaying import replay_matching
 
 
@@ -87,3 +89,13 @@ def replay(job_id: str | None, app: str | None, as_json: bool, **options: Any) -
         return {"app": doc["app"], "id": doc["id"], "run": await operations.replay(doc)}
 
     report_run(run_operation(action, publishes=True), as_json)
+
+
+@dead.command("readmit")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def readmit(as_json: bool) -> None:
+    """Put parked messages that no worker could read back into their queues, where this version can read them.
+
+    An older worker parks what only a newer one knows. Dead jobs, and what this version cannot read, stay parked.
+    """
+    show_readmitted(run_operation(readmit_parked, publishes=True), as_json)

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from dispatcher.cli import output
-from dispatcher.cli.session import settings
+from dispatcher.cli.session import run_operation, settings
 from dispatcher.core import keys
 from dispatcher.core.dated import APP_HEADER, AT_HEADER, ERROR_HEADER, REASON_HEADER, SIZE_HEADER, TYPE_HEADER
 from dispatcher.core.moments import LAST_MS
 from dispatcher.core.topology import Names
-from dispatcher.edges.amqp import Peeked, peek
+from dispatcher.edges.amqp import Peeked, Rotated, peek
+from dispatcher.services.readmitting import readmit_unrecorded
 
 _limit = click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="At most so many.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document: an array.")
@@ -83,6 +84,24 @@ def list_unrecorded(limit: int, as_json: bool) -> None:
         return
     rows = [(output.plain(str(m["error"]), 200), m["size"], output.plain(str(m["body"]))) for m in shown]
     output.table(None, ["error", ">bytes", "body"], rows, ["body"])
+
+
+@unrecorded.command("readmit")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def readmit(as_json: bool) -> None:
+    """Put events that this version can read back into history.v1: an older one could not.
+
+    The others stay. What MongoDB refused goes back too, and returns if MongoDB refuses it again.
+    """
+    show_readmitted(run_operation(readmit_unrecorded, publishes=True), as_json)
+
+
+def show_readmitted(done: Rotated, as_json: bool) -> None:
+    """How many messages went back to where they belong."""
+    if as_json:
+        output.emit_json({"readmitted": done.replaced, "looked_at": done.looked_at})
+    else:
+        click.echo(f"{done.replaced} messages put back of {done.looked_at} looked at")
 
 
 def _names() -> Names:

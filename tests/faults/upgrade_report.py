@@ -22,8 +22,9 @@ def figures(account: Account) -> dict[str, Any]:
     e = account.evidence
     return {
         **account.versions,
-        "order": "wrong" if account.rehearsal.wrong else "documented",
-        "and_back": account.rehearsal.back and not account.rehearsal.wrong,
+        "order": account.rehearsal.order,
+        "early": account.rehearsal.early,
+        "and_back": account.rehearsal.back and account.rehearsal.order == "documented",
         "withheld": account.withheld,
         "rate": account.rehearsal.rate,
         "seconds": round(account.seconds, 1),
@@ -37,7 +38,7 @@ def figures(account: Account) -> dict[str, Any]:
         "executions": len(e.executions),
         "steps_of_jobs": len(e.steps),
         "extra": len(e.extras()),
-        "repaired": account.repaired,
+        "readmitted": account.readmitted,
         "steps": _steps(account),
         "discrepancies": {name: len(found) for name, found in account.discrepancies.items()},
         "examples": {name: found[:SHOWN] for name, found in account.discrepancies.items() if found},
@@ -74,10 +75,11 @@ def show(account: Account) -> str:
     f = figures(account)
     withheld = ", ".join(f["withheld"]) or "none"
     counts = ", ".join(f"{name} {n}" for name, n in sorted(f["states"].items()))
+    how = [f["order"], *(["and back"] if f["and_back"] else []), *(["new fields early"] if f["early"] else [])]
     lines = [
         f"old   {f['old']}",
         f"new   {f['new']}",
-        f"order {f['order']}{', and back' if f['and_back'] else ''}; fields that the old version lacks: {withheld}",
+        f"order {', '.join(how)}; fields that the old version lacks: {withheld}",
         "",
         _HEADER,
         *map(_line, f["steps"]),
@@ -85,7 +87,7 @@ def show(account: Account) -> str:
         f"{'published':26} {f['published']} ({f['unknown']} unknown), {f['sent_again']} sent again; {f['seconds']} s",
         f"{'final states':26} {counts}",
         f"{'executions':26} {f['executions']} of {f['steps_of_jobs']} steps, {f['extra']} extra",
-        *([f"{'brought back':26} {f['repaired']}"] if f["repaired"] else []),
+        *([f"{'put back':26} {f['readmitted']}"] if f["readmitted"] else []),
         *(f"{name:26} {_found(found)}" for name, found in account.discrepancies.items()),
         f"{'clean':26} {'yes' if f['clean'] else 'NO'}",
     ]

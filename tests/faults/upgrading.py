@@ -47,18 +47,22 @@ EACH = 2
 STOP = 60.0
 #: Most jobs of a rehearsal, in seconds of the rate: it ends long before.
 LONGEST = 1_200
+#: Seconds after which everything that is under way is over.
+RUN_OUT = 240.0
 #: Seconds between two looks at every /readyz.
 LOOK_EVERY = 0.5
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is rehearsed: jobs a second; seconds side by side; whether in the wrong order; and whether back again."""
+    """What is rehearsed: jobs a second; seconds side by side; in which order; whether fields that
+    the old version lacks are used as soon as intakes know them; and whether back again."""
 
     seed: int = 1
     rate: float = 60.0
     beside: float = 5.0
-    wrong: bool = False
+    order: str = "documented"
+    early: bool = False
     back: bool = True
     patience: float = 60.0
 
@@ -86,8 +90,8 @@ class Account:
     evidence: Evidence
     discrepancies: dict[str, list[str]]
     complaints: list[str]
-    #: What was brought back by hand, where the order was wrong: messages by command.
-    repaired: dict[str, int] = field(default_factory=dict)
+    #: Messages that old services had set aside, by the command that put them back.
+    readmitted: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -109,7 +113,7 @@ class _Stage:
     say: Callable[[str], None]
     steps: list[Done] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
-    repaired: dict[str, int] = field(default_factory=dict)
+    readmitted: dict[str, int] = field(default_factory=dict)
 
     async def during(self, name: str, seconds: float) -> None:
         """Let everything run for so long."""
@@ -181,7 +185,7 @@ async def rehearse(
     async with _stage(rehearsal, old, withheld, servers, folder, say) as (stage, watching):
         publishing = asyncio.create_task(stage.load.publish())
         looking = asyncio.create_task(stage.watch_ready())
-        await (_wrong if rehearsal.wrong else _right)(stage, rehearsal, old, new)
+        await (_there_and_back if rehearsal.order == "documented" else _reverse)(stage, rehearsal, old, new)
         stage.load.over.set()
         await publishing
         say("settling")
@@ -199,12 +203,12 @@ async def rehearse(
         evidence,
         discrepancies,
         stage.fleet.complaints(),
-        stage.repaired,
+        stage.readmitted,
         time.time() - began,
     )
 
 
-async def _right(stage: _Stage, rehearsal: Rehearsal, old: Code, new: Code) -> None:
+async def _there_and_back(stage: _Stage, rehearsal: Rehearsal, old: Code, new: Code) -> None:
     """As docs/upgrade.md says, and back."""
     beside, withheld = rehearsal.beside, stage.load.withheld
     await stage.during("old", 2 * beside)
@@ -222,15 +226,21 @@ async def _right(stage: _Stage, rehearsal: Rehearsal, old: Code, new: Code) -> N
     await stage.during("old again", beside)
 
 
-async def _wrong(stage: _Stage, rehearsal: Rehearsal, old: Code, new: Code) -> None:
-    """Writers first, whose new messages old readers do not know; what is set aside is brought back at the end."""
+async def _reverse(stage: _Stage, rehearsal: Rehearsal, old: Code, new: Code) -> None:
+    """Writers first. With ``early`` they write what old readers do not know; what those set aside goes back at last."""
     beside = rehearsal.beside
     await stage.during("old", beside)
     await stage.command(new, "topology", "apply")
     for kind in ORDER[::-1]:
         await stage.roll([kind], new, beside)
-        stage.load.withheld = frozenset()
+        if rehearsal.early:
+            stage.load.withheld = frozenset()
+    stage.load.withheld = frozenset()
     await stage.during("new", beside)
+    if rehearsal.early:
+        for command in (("unrecorded", "readmit"), ("dead", "readmit")):
+            told = await stage.command(new, *command, "--json")
+            stage.readmitted[" ".join(command)] = json.loads(told or "{}").get("readmitted", 0)
 
 
 async def _run_out(stage: _Stage, withheld: frozenset[str]) -> None:
@@ -241,13 +251,14 @@ async def _run_out(stage: _Stage, withheld: frozenset[str]) -> None:
     named = [job.id for job in jobs if uses(job, withheld)]
 
     def over() -> bool:
-        documents = stage.installation.db.jobs
-        left = [job for job in named if documents.count_documents({"id": job, "state": {"$in": [*FINAL]}}) == 0]
-        named[:] = left
-        return not left
+        final = {"id": {"$in": named}, "state": {"$in": [*FINAL]}}
+        return bool(stage.installation.db.jobs.count_documents(final) == len(named))
 
     stage.say("what the old version does not know runs out")
-    await eventually(lambda: asyncio.to_thread(over), "jobs of new kinds are over", timeout=180, every=0.5)
+    try:
+        await eventually(lambda: asyncio.to_thread(over), "jobs of new kinds are over", timeout=RUN_OUT, every=0.5)
+    except AssertionError:
+        stage.findings.append(f"jobs with {', '.join(withheld)} are not over after {RUN_OUT:g} s")
     stage.steps.append(Done("new fields run out", began, time.time()))
 
 
@@ -324,7 +335,14 @@ def _say(text: str) -> None:
 @click.option("--seed", type=int, default=1, show_default=True, help="Chooses the jobs.")
 @click.option("--rate", default=60.0, show_default=True, help="Jobs a second.")
 @click.option("--beside", default=5.0, show_default=True, help="Seconds that old and new run side by side, each time.")
-@click.option("--wrong-order", "wrong", is_flag=True, help="Intakes first, recorders last; and not back.")
+@click.option(
+    "--order",
+    type=click.Choice(["documented", "reverse"]),
+    default="documented",
+    show_default=True,
+    help="Reverse: intakes first, recorders last; and not back.",
+)
+@click.option("--early", is_flag=True, help="In reverse order, use new fields as soon as all intakes are new.")
 @click.option("--no-back", is_flag=True, help="Leave the way back out.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Move logs and the handlers' lines here.")

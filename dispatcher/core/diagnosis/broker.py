@@ -200,7 +200,7 @@ def unrecorded(names: Names, ready: Mapping[str, int]) -> Finding:
         return failed(
             "unrecorded",
             f"{number} message{'' if number == 1 else 's'} in {names.unrecorded}: history lacks these events",
-            f"run: dispatcher unrecorded list; when its cause is mended: rabbitmqctl purge_queue {names.unrecorded}",
+            "run: dispatcher unrecorded list; when its cause is mended: dispatcher unrecorded readmit",
         )
     return fine("unrecorded", "history has every event")
 
