@@ -97,6 +97,7 @@ class Worker(Section):
     no_handler_delay: Annotated[float, Field(ge=0.125, le=86_400)]
     no_handler_limit: Seconds
     max_result_bytes: Annotated[int, Field(ge=0, le=8_388_608)]
+    ask_history_first: bool
 
 
 class Recorder(Section):

@@ -188,6 +188,8 @@ class Worker:
             await self._consumer.give_back(delivery)
 
     def _take(self, delivery: Delivery) -> None:
+        if self._settings.worker.ask_history_first:
+            delivery = delivery.doubted()
         try:
             step = read_step(delivery)
         except ValidationError:

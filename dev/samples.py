@@ -40,6 +40,7 @@ KEY_IDS = ("X6yHEznGjNAS", "mB3kQ9tLw2Za")
 FIRST = (
     ("topology apply", "topology apply"),
     ("topology show", "topology show"),
+    ("jobs republish", "jobs republish --all --dry-run"),
     ("keys create", "keys create --app shop --types 'email.*,demo.*' --expires 90d"),
 )
 #: While they run. Those without a name are steps on the way; those with + are given again until they succeed.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dispatcher.cli import cancelling, completing, output, rescheduling
+from dispatcher.cli import cancelling, completing, output, republishing, rescheduling
 from dispatcher.cli.bulk import bulk_options, chosen, run_bulk
 from dispatcher.cli.erase import erase
 from dispatcher.cli.filters import filter_options, limit_option, read_filter
@@ -24,11 +24,12 @@ from schemas import JobState
 
 @click.group()
 def jobs() -> None:
-    """Jobs in history: list, show, explain, retry, cancel, reschedule, erase."""
+    """Jobs in history: list, show, explain, retry, cancel, reschedule, republish, erase."""
 
 
 jobs.add_command(cancelling.cancel)
 jobs.add_command(rescheduling.reschedule)
+jobs.add_command(republishing.republish)
 jobs.add_command(erase)
 
 

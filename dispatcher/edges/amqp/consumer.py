@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -115,6 +115,10 @@ class Delivery:
     def again(self) -> bool:
         """Whether somebody else may have had it: it was delivered before, or published twice."""
         return self.redelivered or AGAIN_HEADER in self.headers
+
+    def doubted(self) -> Delivery:
+        """The same delivery, taken for one that somebody else may have had."""
+        return replace(self, headers=self.headers | {AGAIN_HEADER: True})
 
     @property
     def since_reconnect(self) -> float:

@@ -97,6 +97,11 @@ class ScheduledStore:
         stored = await self._scheduled.find_one(query)
         return WorkMessage.decode(bytes(stored["body"])) if stored else None
 
+    async def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The states of these jobs (``waiting`` or ``released``), those that are or were here."""
+        cursor = self._scheduled.find({"_id": {"$in": list(ids)}}, {"state": 1})
+        return {stored["_id"]: stored["state"] async for stored in cursor}
+
     async def replace(self, old: WorkMessage, new: WorkMessage) -> bool:
         """Put another step in the place of one that waits and was never claimed; whether it was still there."""
         fields = _document(new, new.encode())
