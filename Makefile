@@ -59,6 +59,10 @@ groups: install ## 100,000 members of 1,000 groups while dispatchers and RabbitM
 upgrade: install ## two versions side by side under load, service by service, there and back; nothing may be lost
 	@$(BIN)/python -m tests.faults.upgrading $(ARGS)
 
+.PHONY: screenshots
+screenshots: .venv-pictures/.installed ## take docs/images/rabbitmq-*.png anew, of RabbitMQ 4 at work; some 5 minutes
+	@.venv-pictures/bin/python -m dev.screenshots $(ARGS)
+
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)
 
