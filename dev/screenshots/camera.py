@@ -36,7 +36,8 @@ _DRAWN = 2_500
 #: What stands above every page stays there when the page is scrolled, and would cover what is taken.
 _HEADER = """shown => {
     document.getElementById("header").style.cssText = shown ? "position: static" : "display: none";
-    document.getElementById("main").style.paddingTop = "0";
+    document.getElementById("main").style.paddingTop = "8px";
+    document.getElementById("rhs").style.display = "none";
 }"""
 #: What the UI remembers in the browser: the virtual host that is looked at, and a column besides the usual ones.
 _CHOICES = {"vhost": "/", "column-queues-consumers": "true"}
