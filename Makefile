@@ -59,7 +59,10 @@ groups: install ## 100,000 members of 1,000 groups while dispatchers and RabbitM
 upgrade: install ## two versions side by side under load, service by service, there and back; nothing may be lost
 	@$(BIN)/python -m tests.faults.upgrading $(ARGS)
 
-.PHONY: screenshots
+.PHONY: restore screenshots
+restore: install ## save both servers, go on, destroy and restore them in four ways; is every job there? Some 10 minutes
+	@$(BIN)/python -m tests.faults.restoring $(ARGS)
+
 screenshots: .venv-pictures/.installed ## take docs/images/rabbitmq-*.png anew, of RabbitMQ 4 at work; some 5 minutes
 	@.venv-pictures/bin/python -m dev.screenshots $(ARGS)
 

@@ -75,11 +75,11 @@ def _take(scene: Scene, rabbit: LocalRabbit) -> None:
         _pictures(browser, USUAL)
         scene.stop("recorder")
         time.sleep(CHARTS / 3)
-        rabbit.ctl("set_vm_memory_high_watermark", "absolute", "20MB")
+        rabbit.ctl("set_vm_memory_high_watermark", "absolute", "20MB", timeout=180)
         wait_until(lambda: bool(scene.management.call("nodes")[0]["mem_alarm"]), 30)
         time.sleep(CHARTS / 6)  # the lists are some seconds old
         _pictures(browser, ALARMING)
-        rabbit.ctl("set_vm_memory_high_watermark", "absolute", "2GB")
+        rabbit.ctl("set_vm_memory_high_watermark", "absolute", "2GB", timeout=180)
 
 
 def _pictures(browser: Camera, shots: tuple[Shot, ...]) -> None:

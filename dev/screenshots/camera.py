@@ -147,6 +147,7 @@ def camera(url: str, user: str, password: str, folder: Path) -> Iterator[Camera]
         )
         try:
             page = context.new_page()
+            page.set_default_timeout(120_000)
             page.goto(url)
             page.fill("input[name=username]", user)
             page.fill("input[name=password]", password)

@@ -26,7 +26,7 @@ class Management:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": self._authorization, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._url}/api/{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 

@@ -46,7 +46,7 @@ class Scene:
         self._log = log
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.passwords = {user: secrets.token_hex(8) for user in USERS}
-        self._add_users(rabbit)
+        self._add_users(Management(rabbit.management_url, "guest", "guest"))
         at = rabbit.url.partition("@")[2]
         self.url = {user: f"amqp://{user}:{password}@{at}" for user, password in self.passwords.items()}
         self.management = Management(rabbit.management_url, "operator", self.passwords["operator"])
@@ -59,12 +59,10 @@ class Scene:
             "DISPATCHER_WORKER__CONCURRENCY": "6",
         }
 
-    def _add_users(self, rabbit: LocalRabbit) -> None:
+    def _add_users(self, guest: Management) -> None:
         for user, (configure, write, read, tag) in USERS.items():
-            rabbit.ctl("add_user", user, self.passwords[user])
-            rabbit.ctl("set_permissions", user, configure, write, read)
-            if tag:
-                rabbit.ctl("set_user_tags", user, tag)
+            guest.call(f"users/{user}", {"password": self.passwords[user], "tags": tag}, "PUT")
+            guest.call(f"permissions/%2F/{user}", {"configure": configure, "write": write, "read": read}, "PUT")
 
     @contextmanager
     def services(self) -> Iterator[None]:
