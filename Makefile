@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups upgrade soak lint check fuzz bench
-.PHONY: docs image lock clean
+.PHONY: docs image containers compose lock clean
 .PHONY: dashboards
 
 BIN := .venv/bin
@@ -93,6 +93,13 @@ bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 image: ## build the image job-dispatcher:VERSION (BASE_IMAGE=… for another base, IMAGE=… for another name)
 	@docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$(shell git rev-parse --short=12 HEAD) --tag $(IMAGE) .
+
+containers: install ## build the image and run docker-compose.yml with it; check everything, and print what was seen
+	@$(BIN)/python -m dev.image $(ARGS)
+
+compose: ## run everything in containers, with a demo, Prometheus and Grafana; docs/deploy-compose.md
+	@docker compose --profile demo --profile observability up --build --detach --wait
+	@docker compose run --rm links
 
 lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgrade takes newer releases)
 	@echo "lock: runtime" && $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt > /dev/null

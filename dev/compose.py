@@ -11,6 +11,9 @@ from dev.process import Log, ServerError, kept_ports
 
 FILE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 
+#: The administrator of both servers, here: whoever reaches their ports on 127.0.0.1 is on this machine.
+ADMIN = "guest"
+
 _RECORD = "compose-project"  # in a run's folder: the project that it started
 #: Seconds for pulling the images and starting them.
 _PULL_TIMEOUT, _START_TIMEOUT = 300, 180
@@ -27,7 +30,7 @@ def start(folder: Path, services: Sequence[str], log: Log) -> dict[str, int]:
     Raises ServerError when they do not start, with what Docker said.
     """
     ports = kept_ports(folder, ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "MONGO_PORT"])
-    env = os.environ | {name: str(port) for name, port in ports.items()}
+    env = os.environ | _administrator() | {name: str(port) for name, port in ports.items()}
     project = f"job-dispatcher-{folder.name.lower()}-{sha256(bytes(folder)).hexdigest()[:6]}"
     log("servers: starting the containers of docker-compose.yml (the first time pulls their images)")
     _compose(project, "pull", "--quiet", "--policy", "missing", *services, env=env, timeout=_PULL_TIMEOUT)
@@ -44,6 +47,11 @@ def remove_recorded(folder: Path, *, volumes: bool) -> None:
         extra = ["--volumes"] if volumes else []
         _quiet("docker", "compose", "--project-name", project, "--file", str(FILE), "down", *extra)
         record.unlink(missing_ok=True)
+
+
+def _administrator() -> dict[str, str]:
+    """Variables of docker-compose.yml: whatever .env says, these servers have the administrator that we know."""
+    return {f"{server}_ADMIN_{what}": ADMIN for server in ("RABBITMQ", "MONGO") for what in ("USER", "PASSWORD")}
 
 
 def _compose(project: str, *words: str, env: dict[str, str], timeout: float) -> None:

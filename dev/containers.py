@@ -10,7 +10,7 @@ from dev.mongo import initiate_set
 from dev.probe import amqp_answers, mongo_answers
 from dev.process import ServerError, wait_until
 
-RABBIT_IMAGE, MONGO_IMAGE = "rabbitmq:4-management", "mongo:8"  # as in docker-compose.yml
+RABBIT_IMAGE, MONGO_IMAGE = "rabbitmq:4.1-management", "mongo:8.0"  # as in docker-compose.yml
 
 
 @contextmanager

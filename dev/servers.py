@@ -158,10 +158,10 @@ def _from_compose(run: _Run, stops: ExitStack) -> Servers:
     given = replace(found, started=[f"{name} (container of docker-compose.yml)" for name in services])
     if not found.amqp_url:
         management = f"http://127.0.0.1:{ports['RABBITMQ_MANAGEMENT_PORT']}"
-        amqp_url = f"amqp://guest:guest@127.0.0.1:{ports['RABBITMQ_PORT']}"
+        amqp_url = f"amqp://{compose.ADMIN}:{compose.ADMIN}@127.0.0.1:{ports['RABBITMQ_PORT']}"
         given = replace(given, amqp_url=amqp_url, management_url=management)
     if not found.mongo_url:
-        mongo_url = f"mongodb://127.0.0.1:{ports['MONGO_PORT']}/?directConnection=true"
+        mongo_url = f"mongodb://{compose.ADMIN}:{compose.ADMIN}@127.0.0.1:{ports['MONGO_PORT']}/?directConnection=true"
         given = replace(given, mongo_url=mongo_url)
     return given
 

@@ -60,7 +60,7 @@ def _downloaded(part: Path, release: str, package: str) -> list[Path]:
     """The package files of what a system with nothing but this package has."""
     for folder in ("lists/partial", "cache/archives/partial"):
         (part / folder).mkdir(parents=True)
-    lines = [f"deb {mirror} {release} main\n" for mirror in _mirrors()]
+    lines = [f"deb {mirror} {release} main\n" for mirror in mirrors()]
     (part / "sources.list").write_text("".join(lines), encoding="utf-8")
     (part / "status").touch()  # no package is installed yet
     own = {
@@ -78,7 +78,7 @@ def _downloaded(part: Path, release: str, package: str) -> list[Path]:
     return sorted((part / "cache" / "archives").glob("*.deb"))
 
 
-def _mirrors() -> list[str]:
+def mirrors() -> list[str]:
     """Where apt gets Debian itself from on this machine."""
     ask = ["indextargets", "--format", "$(REPO_URI)", "Label: Debian", "Component: main", "Created-By: Packages"]
     found = apt_get(*ask).stdout.split()

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pymongo
+import pymongo.errors
 import yaml
 
-from config import load_settings
+from config import SettingsError, load_settings
 
 USERS = Path(__file__).with_name("users.yaml")
 #: Longest wait for one answer, in seconds.
@@ -121,7 +122,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (SetupError, pymongo.errors.PyMongoError) as problem:
+    except (SetupError, SettingsError, pymongo.errors.PyMongoError) as problem:
         print(f"setup: {problem}", file=sys.stderr)
         sys.exit(1)
     except KeyError as problem:

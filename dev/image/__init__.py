@@ -1,0 +1,1 @@
+"""`make containers`: the image built and checked, and docker-compose.yml run, with a real engine."""
