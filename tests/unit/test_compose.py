@@ -216,3 +216,5 @@ def test_grafana_finds_data_and_dashboards() -> None:
     (provider,) = yaml.safe_load((folder / "dashboards" / "job-dispatcher.yaml").read_text("utf-8"))["providers"]
     mounted = dict(reversed(pair) for pair in mounts(SERVICES["grafana"]))
     assert mounted[f"{provider['options']['path']}:ro"] == "./helm/files/dashboards"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "helm" / "files" / home.removeprefix("/")).is_file()
