@@ -133,7 +133,7 @@ class Scene:
         return self.management.total("suspect.v1.reports") > 0
 
     async def _publish(self, what: Callable[[Client], Any]) -> None:
-        async with Client(self.url["shop"], self._key()) as client:
+        async with Client(self.url["shop"], self._key(), timeout=600) as client:  # the alarm may be long
             await what(client)
 
     def _key(self) -> str:
