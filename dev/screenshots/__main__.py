@@ -12,8 +12,10 @@ from dev.process import ServerError, wait_until
 from dev.rabbit import LocalRabbit
 from dev.runs import run_folder
 from dev.screenshots.camera import Camera, Shot, camera, exchange, queue
-from dev.screenshots.scene import Scene
+from dev.screenshots.features import signs
+from dev.screenshots.scene import LANES, Scene
 from dev.signals import ending_unwinds
+from dispatcher.core.topology import Names, build
 
 DATA = Path(".servers")
 FOLDER = Path("docs/images")
@@ -71,6 +73,7 @@ def _take(scene: Scene, rabbit: LocalRabbit) -> None:
     ):
         print("screenshots: a minute of steady load, which the charts show", flush=True)
         browser.choose()
+        _check_features(browser)
         time.sleep(CHARTS)
         _pictures(browser, USUAL)
         scene.stop("recorder")
@@ -80,6 +83,15 @@ def _take(scene: Scene, rabbit: LocalRabbit) -> None:
         time.sleep(CHARTS / 6)  # the lists are some seconds old
         _pictures(browser, ALARMING)
         rabbit.ctl("set_vm_memory_high_watermark", "absolute", "2GB", timeout=180)
+
+
+def _check_features(browser: Camera) -> None:
+    """The UI shows the signs that docs/rabbitmq-ui.md has, which a unit test holds to the topology."""
+    shown = browser.features()
+    for declared in build(Names(), LANES).queues:
+        wanted = signs(declared.arguments)
+        if shown.get(declared.name) != wanted:
+            raise ServerError(f"{declared.name} is shown with {shown.get(declared.name)}, not with {wanted}")
 
 
 def _pictures(browser: Camera, shots: tuple[Shot, ...]) -> None:

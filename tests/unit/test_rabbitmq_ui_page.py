@@ -6,24 +6,12 @@ import re
 
 import pytest
 
+from dev.screenshots.features import signs
 from dispatcher.core.topology import Names, build
 from tests.acceptance.readme import ROOT
 
 PAGE = (ROOT / "docs" / "rabbitmq-ui.md").read_text()
 TOPOLOGY = build(Names(""), ["default"])
-#: What the UI shows in place of an argument, in its order (KNOWN_ARGS in RabbitMQ's management plugin, js/global.js).
-SIGNS = {
-    "alternate-exchange": "AE",
-    "x-message-ttl": "TTL",
-    "x-expires": "Exp",
-    "x-max-length": "Lim",
-    "x-max-length-bytes": "Lim B",
-    "x-delivery-limit": "DlL",
-    "x-overflow": "Ovfl",
-    "x-dead-letter-exchange": "DLX",
-    "x-dead-letter-routing-key": "DLK",
-    "x-single-active-consumer": "SAC",
-}
 
 
 def general(name: str) -> str:
@@ -38,12 +26,6 @@ def general(name: str) -> str:
     return name
 
 
-def signs(arguments: dict[str, object]) -> str:
-    """The column Features for these arguments of something durable."""
-    known = [sign for argument, sign in SIGNS.items() if argument in arguments]
-    return " ".join(["D", *known, *(["Args"] if arguments.keys() - SIGNS.keys() else [])])
-
-
 def section(heading: str) -> str:
     """A section of the page, without those below it."""
     return PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0].split("\n### ")[0]
@@ -52,13 +34,13 @@ def section(heading: str) -> str:
 def test_every_queue_has_its_row() -> None:
     """With the signs that the UI shows; a queue that is not there has none."""
     rows = dict(re.findall(r"^\| `(\S+)` \| `(D[^`]*)` \|", section("Queues"), re.MULTILINE))
-    assert rows == {general(queue.name): signs(queue.arguments) for queue in TOPOLOGY.queues}
+    assert rows == {general(queue.name): " ".join(signs(queue.arguments)) for queue in TOPOLOGY.queues}
 
 
 def test_every_exchange_has_its_row() -> None:
     """With its type and signs, and with every kind of what is bound to it."""
     rows = re.findall(r"^\| `(\S+)` \| (\w+) \| `(D[^`]*)` \| [^|]* \| (.*) \|$", section("Exchanges"), re.MULTILINE)
-    made = {(general(each.name), each.type, signs(each.arguments)) for each in TOPOLOGY.exchanges}
+    made = {(general(each.name), each.type, " ".join(signs(each.arguments))) for each in TOPOLOGY.exchanges}
     assert {row[:3] for row in rows} == made
     bound = {name: text for name, _, _, text in rows}
     for binding in TOPOLOGY.bindings:
