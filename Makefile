@@ -69,6 +69,10 @@ screenshots: .venv-pictures/.installed ## take docs/images/rabbitmq-*.png anew, 
 soak: install ## an hour of load with a million queued jobs: the memory of every process stays flat
 	@$(BIN)/python -m tests.soak $(ARGS)
 
+.PHONY: chart
+chart: install ## lint and package the Helm chart into dist/ (ARGS="template jobs helm -f my-values.yaml": any helm command)
+	@$(BIN)/python -m dev.helm $(ARGS)
+
 lint: install ## lint, format, types and import rules
 	@echo "lint: ruff" && $(BIN)/ruff check $(SOURCES)
 	@echo "lint: format" && $(BIN)/ruff format --check $(SOURCES)

@@ -23,7 +23,7 @@ BEGIN, END = "<!-- made by python -m dev.settings_table -->\n", "<!-- end -->\n"
 
 def table() -> str:
     """The sections with their rows, as Markdown."""
-    values, said = yaml.safe_load(DEFAULTS.read_text()), dict(_comments())
+    values, said = yaml.safe_load(DEFAULTS.read_text()), dict(comments())
     parts = []
     for name, field in Settings.model_fields.items():
         section = field.annotation
@@ -45,7 +45,7 @@ def _row(path: str, default: Any, said: dict[str, str], bounds: str) -> str:
     return f"| `{path}` | `{json.dumps(default)}` | {said[path].replace('|', '/')} | {bounds} |\n"
 
 
-def _comments() -> Iterator[tuple[str, str]]:
+def comments() -> Iterator[tuple[str, str]]:
     """The comment above each key of default.yaml."""
     section, lines = "", list[str]()
     for line in DEFAULTS.read_text().splitlines():
