@@ -71,7 +71,7 @@ def schema() -> Schema:
 
 def _properties() -> dict[str, Schema]:
     pod, worker = _pod(), _worker_defaults()
-    service = section(replicas=number(0, 1_000), **pod)
+    service = section(replicas=number(0, 1_000), tag=text(_IMAGE_TAG), **pod)
     return {
         "fullnameOverride": text(r"^$|" + _LABEL, maxLength=36),
         "image": section(
@@ -123,6 +123,7 @@ def _worker() -> dict[str, Schema]:
 def _worker_defaults() -> dict[str, Schema]:
     return {
         "replicas": number(0, 1_000),
+        "existingSecret": NAME,
         "lanes": listed(LANE, uniqueItems=True),
         "concurrency": number(1, 10_000),
         "grace": number(0, 86_400, "number"),

@@ -6,6 +6,7 @@ What runs, worked out once: YAML with "items", a list of maps of
   grace     seconds until a stopped pod is killed
   image, pullPolicy
   env       EnvVars of its own
+  secret    name of another Secret than that of servers
   pod       .Values.pod with what the component sets itself
   replicas, or scaling with lanes and concurrency
   egress    rules of its own
@@ -29,11 +30,15 @@ labels:
 args: [run, {{ $name }}]
 # finishing what was taken: some 10 s for each connection that does not answer
 grace: 60
-image: {{ include "job-dispatcher.image" (list $root.Values.image $root.Chart.AppVersion) | quote }}
+{{- $image := $root.Values.image -}}
+{{- if $own.tag -}}
+{{- $image = dict "repository" $image.repository "tag" $own.tag -}}
+{{- end }}
+image: {{ include "job-dispatcher.image" (list $image $root.Chart.AppVersion) | quote }}
 pullPolicy: {{ $root.Values.image.pullPolicy }}
 replicas: {{ $own.replicas }}
 pod:
-  {{- mergeOverwrite (deepCopy $root.Values.pod) (omit $own "replicas") | toYaml | nindent 2 }}
+  {{- mergeOverwrite (deepCopy $root.Values.pod) (omit $own "replicas" "tag") | toYaml | nindent 2 }}
 {{- end -}}
 
 {{- define "job-dispatcher.worker" -}}
@@ -64,6 +69,9 @@ env:
   - {name: DISPATCHER_WORKER__CONCURRENCY, value: {{ int $own.concurrency | quote }}}
   - {name: DISPATCHER_WORKER__GRACE, value: {{ $own.grace | quote }}}
   - {name: DISPATCHER_WORKER__LANES, value: {{ $own.lanes | toJson | quote }}}
+{{- with $own.existingSecret }}
+secret: {{ . }}
+{{- end }}
 replicas: {{ $own.replicas }}
 {{- if $own.scaling.enabled }}
 scaling:
@@ -73,7 +81,7 @@ lanes: {{ $own.lanes | default $root.Values.config.lanes | toJson }}
 concurrency: {{ int $own.concurrency }}
 egress: {{ $own.egress | toJson }}
 pod:
-  {{- $pod := omit $own "handlers" "image" "replicas" "lanes" "concurrency" "grace" "egress" "scaling" }}
+  {{- $pod := omit $own "handlers" "image" "existingSecret" "replicas" "lanes" "concurrency" "grace" "egress" "scaling" }}
   {{- mergeOverwrite (deepCopy $root.Values.pod) $pod | toYaml | nindent 2 }}
 {{- end -}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_a_pod_monitor_finds_every_service_and_worker() -> None:
     ]
     assert sorted(scraped) == sorted(f"Deployment/{name}" for name in of_kind(manifests, "Deployment"))
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (job,) = {pod.labels[monitor["spec"]["jobLabel"]] for pod in pods(manifests)}
+    assert re.fullmatch(".*dispatcher.*", job), "the rules ask for up of such jobs"
 
 
 def test_a_service_monitor_finds_them_too() -> None:
@@ -89,6 +92,7 @@ def test_a_service_monitor_finds_them_too() -> None:
     assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "job-dispatcher"
     (port,), (endpoint,) = service["spec"]["ports"], monitor["spec"]["endpoints"]
     assert endpoint["port"] == port["name"]
     for pod in (pod for pod in pods(manifests) if pod.owner.startswith("Deployment/")):

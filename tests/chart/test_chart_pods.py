@@ -161,6 +161,8 @@ def test_secrets_are_those_that_were_named(values: Path) -> None:
         secret = servers["existingSecret"]  # type: ignore[index]
         if pod.labels["app.kubernetes.io/component"] == "topology":
             secret = topology.get("existingSecret", secret)  # type: ignore[attr-defined]
+        if pod.labels["app.kubernetes.io/component"] == "worker":
+            secret = said.get("workerDefaults", {}).get("existingSecret", secret)  # type: ignore[attr-defined]
         assert found.pop("DISPATCHER_AMQP__URL") == (secret, amqp)
         assert found.pop("DISPATCHER_MONGO__URL") == (secret, mongo)
         if pod.labels["app.kubernetes.io/component"] == "doctor" and "managementKey" in servers:  # type: ignore[operator]
@@ -201,6 +203,17 @@ def test_a_changed_configuration_restarts_every_pod() -> None:
     for name in before:
         assert before[name]["spec"]["template"] != after[name]["spec"]["template"]
         assert before[name]["spec"]["template"] == more[name]["spec"]["template"]
+
+
+def test_a_service_can_be_held_back() -> None:
+    """By a tag of its own, where an upgrade has an order; the hook and the others have the new one."""
+    held = of_kind(rendered(MINIMAL, "--set", "image.tag=0.2.0,services.intake.tag=0.1.0"), "Deployment")
+    images = {name: each["spec"]["template"]["spec"]["containers"][0]["image"] for name, each in held.items()}
+    repository = "registry.example.org/platform/job-dispatcher"
+    assert images["rel-job-dispatcher-intake"] == f"{repository}:0.1.0"
+    assert images["rel-job-dispatcher-recorder"] == f"{repository}:0.2.0"
+    recorder = of_kind(rendered(PRODUCTION), "Deployment")["rel-job-dispatcher-recorder"]  # the others have a digest
+    assert recorder["spec"]["template"]["spec"]["containers"][0]["image"] == f"{repository}:0.0.9"
 
 
 def test_a_worker_can_have_everything_of_its_own() -> None:
