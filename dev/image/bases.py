@@ -34,7 +34,8 @@ def local_base(log: Log) -> str:
         must("debootstrap", *words, mirrors()[0], timeout=900)
         if _CERTIFICATES.is_file():  # a package index behind a proxy of one's own is trusted in builds, too
             shutil.copy(_CERTIFICATES, Path(folder) / _CERTIFICATES.relative_to("/"))
-        shutil.rmtree(Path(folder) / "var/cache/apt/archives", ignore_errors=True)
+        for left in ("var/cache/apt/archives", "var/lib/apt/lists"):
+            shutil.rmtree(Path(folder) / left, ignore_errors=True)
         must("sh", "-c", f"tar -C {folder} -c . | docker import - {LOCAL}")
     return LOCAL
 

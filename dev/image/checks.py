@@ -3,12 +3,13 @@
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from dev.image.engine import ROOT, docker, eventually, inspect, run
 from dev.image.report import Report, expect
+from dispatcher.composition import SERVICES
 
 MOST_MB = 200
 #: How every container of ours runs, here and in docker-compose.yml.
@@ -26,8 +27,8 @@ def check_image(report: Report, image: str, base: str) -> None:
     report.check("no compiler, no pip, no cache", lambda: _contents(image))
     report.check("a command with a read-only root", lambda: docker("run", "--rm", *HARDENED, image, "--version"))
     report.check("a service that is none", lambda: _unknown(image))
-    for command in (["run", "intake"], ["run", "recorder"], ["run", "scheduler"], ["up"]):
-        report.check(f"{' '.join(command)}: healthy without servers", lambda command=command: _healthy(image, *command))  # type: ignore[misc]
+    for service in sorted(SERVICES):
+        report.check(f"run {service}: healthy without servers", lambda name=service: healthy(image, "run", name))  # type: ignore[misc]
     report.check("SIGTERM", lambda: _stopped(image))
     report.check("SIGTERM while it starts", lambda: _stopped_early(image))
     report.check("the health check of a frozen service", lambda: _frozen(image))
@@ -76,9 +77,9 @@ def _unknown(image: str) -> str:
 
 
 @contextmanager
-def _running(image: str, *command: str) -> Iterator[str]:
+def _running(image: str, *command: str, options: Sequence[str] = ()) -> Iterator[str]:
     """A container with a command of ours; removed at the end."""
-    container = docker("run", "--detach", *HARDENED, image, *command)
+    container = docker("run", "--detach", *HARDENED, *options, image, *command)
     try:
         yield container
     finally:
@@ -89,8 +90,9 @@ def _health(container: str) -> str:
     return str(inspect(container)["State"]["Health"]["Status"])
 
 
-def _healthy(image: str, *command: str) -> str:
-    with _running(image, *command) as container:
+def healthy(image: str, *command: str, options: Sequence[str] = ()) -> str:
+    """A command of ours in a container, until Docker calls it healthy; ServerError where it does not."""
+    with _running(image, *command, options=options) as container:
         began = time.monotonic()
         eventually(lambda: _health(container) == "healthy", "it is healthy")
         return f"after {time.monotonic() - began:.0f} s"
@@ -149,6 +151,6 @@ def _derived(image: str) -> str:
         docker("run", "--rm", *HARDENED, "--entrypoint", "python", name, "-c", "import humanize, billing, dispatcher")
         user = inspect(name)["Config"]["User"]
         expect(user == inspect(image)["Config"]["User"], f"it runs as {user}")
-        return f"{_healthy(name, 'worker', 'billing:jobs')}, with a package of its own, as {user}"
+        return f"{healthy(name, 'worker', 'billing:jobs')}, with a package of its own, as {user}"
     finally:
         run("docker", "image", "rm", "--force", name)

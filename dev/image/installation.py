@@ -12,7 +12,7 @@ import pika.exceptions
 import pymongo
 import pymongo.errors
 
-from dev.image.checks import HARDENED
+from dev.image.checks import HARDENED, healthy
 from dev.image.engine import Compose, docker, eventually, inspect, run
 from dev.image.report import Report, expect
 from dispatcher import Client
@@ -60,6 +60,7 @@ class Installation:
         report.check("MongoDB's rights of a worker", self._worker_rights)
         if any("prometheus" in words or "observability" in words for words in self._started):
             report.check("Prometheus' targets", self._targets)
+        report.check("up: all services in one process", self._all_in_one)
         report.check("what child processes leave behind", lambda: self._left("tini"))
         report.check("the same without our first process", lambda: self._left("none"))
         report.check("a second start, and a changed password", self._again)
@@ -161,14 +162,23 @@ class Installation:
         eventually(up, "every target is up")
         return f"{len(health)} up"
 
+    def _as(self, service: str) -> tuple[str, list[str]]:
+        """The image, and options of `docker run` that put a container where a service is, with its settings."""
+        config = inspect(self._compose.container(service))["Config"]
+        env = [word for value in config["Env"] if value.startswith("DISPATCHER_") for word in ("--env", value)]
+        return str(config["Image"]), ["--network", f"{self._compose.project}_default", *env]
+
+    def _all_in_one(self) -> str:
+        image, options = self._as("intake")
+        return f"healthy {healthy(image, 'up', options=options)}"
+
     def _left(self, init: str) -> str:
         """Dead processes that nobody waited for, in a worker whose handlers leave some behind."""
-        worker = inspect(self._compose.container("worker"))["Config"]
-        words = [word for value in worker["Env"] if value.startswith("DISPATCHER_") for word in ("--env", value)]
-        words += ["--network", f"{self._compose.project}_default", "--volume", f"{HANDLERS}:/handlers:ro", *HARDENED]
+        image, words = self._as("worker")
+        words += ["--volume", f"{HANDLERS}:/handlers:ro", *HARDENED]
         if init == "none":
             words += ["--entrypoint", "dispatcher"]
-        container = docker("run", "--detach", *words, worker["Image"], "worker", "leaving:jobs")
+        container = docker("run", "--detach", *words, image, "worker", "leaving:jobs")
         try:
             dead = self._zombies_in(container, f"{init}-{time.time_ns()}")
         finally:
