@@ -30,7 +30,7 @@ def start(folder: Path, services: Sequence[str], log: Log) -> dict[str, int]:
     Raises ServerError when they do not start, with what Docker said.
     """
     if not _quiet("docker", "compose", "version"):
-        raise ServerError("this Docker has no Compose: install its plugin, version 2.20 or newer")
+        raise ServerError("this Docker has no Compose: install its plugin, version 2.24 or newer")
     ports = kept_ports(folder, ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "MONGO_PORT"])
     env = os.environ | _administrator() | {name: str(port) for name, port in ports.items()}
     project = f"job-dispatcher-{folder.name.lower()}-{sha256(bytes(folder)).hexdigest()[:6]}"
