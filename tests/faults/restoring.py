@@ -24,6 +24,7 @@ import click
 
 from dev.mongo import LocalMongo
 from dev.rabbit import LocalRabbit
+from dev.screenshots.management import Management
 from dispatcher import Client
 from dispatcher.core.lifecycle import FINAL
 from schemas import JobState
@@ -61,6 +62,8 @@ SAVED_AT, DESTROYED_AT = 0.3, 0.6
 PATIENCE = 600.0
 #: Longest wait for a server to start, or to stop in an orderly way, in seconds.
 SERVER = 240.0
+#: How often the queues are worked off at most before what is left is taken for lost.
+ROUNDS = 5
 
 
 @dataclass
@@ -160,7 +163,7 @@ async def rehearse(site: Site, returns: tuple[str, str], jobs: int) -> dict[str,
         before = await publish(site, key, jobs)
         await until_ended(site, round(jobs * SAVED_AT), "before the copy")
     figures = await asyncio.to_thread(save, site)
-    saved, done_before = time.time(), site.ended()
+    done_before = site.ended()
     async with site.fleet() as fleet:
         later = await publish(site, key, jobs)
         revoked = leaked.split("_")[2]
@@ -173,7 +176,7 @@ async def rehearse(site: Site, returns: tuple[str, str], jobs: int) -> dict[str,
     site.mongo.kill()
     known = {"before": before, "after": later, "done_before": done_before}
     figures |= await asyncio.to_thread(bring_back, site, returns)
-    figures |= await go_on(site, returns, known, saved)
+    figures |= await go_on(site, returns, known)
     figures["keys"] = await try_keys(site, {"kept": key, "revoked since": leaked, "made since": newer})
     return figures
 
@@ -202,17 +205,13 @@ def bring_back(site: Site, returns: tuple[str, str]) -> dict[str, Any]:
     return {"restore_seconds": round(time.monotonic() - began, 1)}
 
 
-async def go_on(site: Site, returns: tuple[str, str], known: dict[str, set[str]], saved: float) -> dict[str, Any]:
+async def go_on(site: Site, returns: tuple[str, str], known: dict[str, set[str]]) -> dict[str, Any]:
     """Let everything end, as docs/backup.md says for what came back; returns what became of the jobs."""
     destroyed = time.time()
     in_history = set(site.states())
     done = site.ended()
-    if returns != ("nothing", "now"):
-        ask = {"DISPATCHER_WORKER__ASK_HISTORY_FIRST": "true"} if returns == ("copy", "now") else {}
-        async with site.fleet(**ask):
-            await until_quiet(site)
-    # exit code 1 where history lacks the payload of some: those cannot be published
-    republished = (await command(site.installation, "jobs", "republish", "--all", "--yes", "--json")).json
+    ask = {"DISPATCHER_WORKER__ASK_HISTORY_FIRST": "true"} if returns == ("copy", "now") else {}
+    republished = await republish(site, ask, worked_off=returns == ("nothing", "now"))
     async with site.fleet():
         await until_ended(site, len(site.states()) - republished["impossible"], "after the restore")
         statistics = await succeed(site.installation, "stats", "--json")
@@ -236,16 +235,33 @@ async def go_on(site: Site, returns: tuple[str, str], known: dict[str, set[str]]
     }
 
 
+async def republish(site: Site, ask: dict[str, str], worked_off: bool) -> dict[str, Any]:
+    """Let the services work the queues off, then publish what no broker holds; returns what the command did.
+
+    It refuses while a queue holds something, which the management API, some seconds behind, may not have told.
+    """
+    for _ in range(ROUNDS):
+        if not worked_off:
+            async with site.fleet(**ask):
+                await until_quiet(site)
+        # exit code 1 also where history lacks the payload of some: those cannot be published
+        done = await command(site.installation, "jobs", "republish", "--all", "--yes", "--json")
+        if done.out:
+            return dict(done.json)
+    raise click.ClickException(f"the queues do not become empty: {done.err}")
+
+
 async def until_quiet(site: Site) -> None:
     """Wait until no queue on a job's way holds anything, with the services at work."""
-    names = site.installation.names
+    names, api = site.installation.names, Management(site.rabbit.management_url, "guest", "guest")
     aside = (names.rejected, names.unrecorded, names.parked("default"))
 
     def empty() -> bool:
-        queues = [q["name"] for q in json.loads(site.rabbit.ctl("list_queues", "name", "messages", "--formatter=json"))
-                  if q["messages"] and not q["name"].startswith(aside)]  # fmt: skip
-        site.say(f"waiting for {', '.join(queues)[:100]}")
-        return not queues
+        counts = api.call("queues?columns=name,messages")
+        full = [q["name"] for q in counts if q.get("messages", 1) and q["name"].startswith(names.prefix)]
+        full = [name for name in full if name not in aside]
+        site.say(f"waiting for {', '.join(full)[:100]}")
+        return not full
 
     await eventually(lambda: asyncio.to_thread(empty), "the queues are empty", timeout=PATIENCE, every=2)
 
