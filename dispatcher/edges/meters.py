@@ -50,6 +50,7 @@ def worker_begins(lanes: Iterable[str]) -> None:
             of(metric, lane)
         for priority in PRIORITIES:
             of(metrics.starts, lane, priority)
+            of(metrics.wait_seconds, lane, priority)
         for outcome in Outcome:
             of(metrics.attempts, lane, outcome)
         for state in _WORKERS_ENDS:
