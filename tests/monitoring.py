@@ -108,7 +108,7 @@ async def monitored(folder: Path) -> AsyncIterator[Monitored]:
         rabbit = LocalRabbit(folder / "rabbitmq")
         stack.callback(rabbit.kill)
         await asyncio.to_thread(rabbit.start)
-        await asyncio.to_thread(rabbit.wait_ready)
+        await asyncio.to_thread(rabbit.wait_ready, 180)
         mongo_url = os.environ["DISPATCHER_MONGO__URL"]
         lanes = {"DISPATCHER_LANES": '["default", "bulk"]'}
         installation = Installation.on(rabbit.url, mongo_url, "monitored", **lanes)

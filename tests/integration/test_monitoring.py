@@ -16,8 +16,11 @@ import pytest_asyncio
 from dev.dashboards import FOLDER
 from dev.dashboards.asked import Filling, Question, captured, names, questions, variables
 from tests.monitoring import Monitored, monitored
+from tests.processes import ServiceProcess
+from tests.support import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+# the run is made within the first test
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 DASHBOARDS = sorted(FOLDER.glob("*.json"))
 
@@ -89,3 +92,66 @@ async def test_every_panel_of_a_dashboard_has_data(monitored: Monitored, path: P
             if question.panel != "Alerts" and not has_number(monitored, question, filling, until)
         ]
         assert empty == []
+
+
+async def test_every_rule_is_evaluated_and_what_is_recorded_has_numbers(monitored: Monitored) -> None:
+    """Without an error, on what a real run shows."""
+    rules = monitored.prometheus.rules()
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule.get("lastError") for rule in rules]
+    recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
+    empty = [
+        name
+        for name in sorted(recorded)
+        if not any(math.isfinite(float(each["value"][1])) for each in monitored.prometheus.query(name))
+    ]
+    assert len(recorded) > 40
+    assert empty == []
+
+
+async def fires(run: Monitored, name: str, **labels: str) -> None:
+    """Wait until an alert fires with these labels."""
+    await eventually(
+        lambda: any(labels.items() <= each.items() for each in run.alerts(name)["firing"]), f"{name} fires", every=0.2
+    )
+
+
+async def ends(run: Monitored, name: str, **labels: str) -> None:
+    """Wait until it does no more, and is not about to."""
+    await eventually(
+        lambda: not any(labels.items() <= each.items() for state in run.alerts(name).values() for each in state),
+        f"{name} is over",
+        every=0.2,
+    )
+
+
+async def test_alerts_on_what_is_fine_are_silent(monitored: Monitored) -> None:
+    """The run has a lane without workers, a type without a handler and a key that ends soon, and nothing else wrong."""
+    await fires(monitored, "DispatcherKeyExpiring", app="billing")
+    await fires(monitored, "DispatcherNoHandler", lane="default")
+    silent = {rule["name"] for rule in monitored.prometheus.rules() if rule["type"] == "alerting"} - {
+        "DispatcherKeyExpiring",
+        "DispatcherNoHandler",
+        "DispatcherWorkNotConsumed",
+        # shares of a few jobs, of which many are meant to fail
+        "DispatcherAppRefused",
+        "DispatcherErrorRate",
+        "DispatcherRefusalsSurge",
+        "DispatcherStartBudgetBurns",
+        "DispatcherStartBudgetDrains",
+        "DispatcherOutcomeBudgetBurns",
+        "DispatcherOutcomeBudgetDrains",
+        # as full as this machine's disk
+        "DispatcherBrokerResourcesLow",
+    }
+    assert len(silent) > 20
+    assert [name for name in sorted(silent) if monitored.alerts(name)["firing"]] == []
+
+
+async def test_a_lane_that_nobody_serves_fires_until_somebody_does(monitored: Monitored) -> None:
+    """Jobs of lane bulk have waited since the first wave."""
+    waits = {"lane": "bulk", "priority": "background"}
+    await fires(monitored, "DispatcherWorkNotConsumed", **waits)
+    serves = {"DISPATCHER_WORKER__LANES": '["bulk"]'}
+    async with ServiceProcess(monitored.installation, "worker", "examples.handlers:jobs", env=serves):
+        await ends(monitored, "DispatcherWorkNotConsumed", **waits)
+    assert (await monitored.installation.finished("w1-bulk"))["state"] == "succeeded"

@@ -52,10 +52,10 @@ def test_names_end_as_their_type_and_unit_demand() -> None:
 
 
 def test_every_metric_that_a_page_names_exists() -> None:
-    """Questions to Prometheus, and other pages, name no metric that is not there."""
+    """Questions to Prometheus, and other pages, name no metric that is not there; series of rules have colons."""
     known = {each.name for each in metrics.ALL}
     for page in PAGE.parent.rglob("*.md"):
-        for name in re.findall(r"\bdispatcher_[a-z_]+", page.read_text()):
+        for name in re.findall(r"(?<![\w:])dispatcher_[a-z_]+", page.read_text()):
             plain = re.sub(r"_(bucket|count|sum)$", "", name)
             assert plain in known, f"{page.name}: {name}"
 
