@@ -45,6 +45,8 @@ ORDER = ("recorder", "scheduler", "worker", "intake")
 EACH = 2
 #: Seconds that a service gets to stop: a worker's own grace is 30.
 STOP = 60.0
+#: Seconds that it gets to start on a machine that does much else.
+START = 180.0
 #: Most jobs of a rehearsal, in seconds of the rate: it ends long before.
 LONGEST = 1_200
 #: Seconds after which everything that is under way is over.
@@ -140,9 +142,10 @@ class _Stage:
         self.fleet.members[member].code = code
         self.fleet.start(member)
         try:
-            await eventually(lambda: asyncio.to_thread(ready, self.fleet.members[member]), member, every=0.1)
+            new = self.fleet.members[member]
+            await eventually(lambda: asyncio.to_thread(ready, new), member, timeout=START, every=0.1)
         except AssertionError:
-            self.findings.append(f"{member} of {code.name} is not ready after a minute")
+            self.findings.append(f"{member} of {code.name} is not ready after {START:g} s")
         now = time.time()
         self.steps.append(Done(f"{member} -> {code.name}", began, now, stopped - began, now - stopped, exit_code))
         if exit_code:
@@ -317,7 +320,8 @@ async def _stage(
         Fleet(environment, folder, members, HANDLERS, code=old) as fleet,
         Client(rabbit.url, key, prefix=installation.names.prefix) as client,
     ):
-        await eventually(lambda: asyncio.to_thread(all_ready, fleet), "the old services are ready", every=0.2)
+        started = "the old services are ready"
+        await eventually(lambda: asyncio.to_thread(all_ready, fleet), started, timeout=START, every=0.2)
         load = SteadyLoad(client, plan, rehearsal.rate, withheld)
         executions = folder / "executions"
         yield _Stage(rabbit, installation, executions, environment, fleet, load, say), watching
