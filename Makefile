@@ -2,6 +2,7 @@
 # ARGS="…" is passed on: make test ARGS="tests/unit -k backoff", make up ARGS="--help".
 # AMQP_URL=… and MONGO_URL=… name servers to use instead of starting some. RABBITMQ=4 starts RabbitMQ 4.0.5 (Debian
 # trixie's, unpacked into .servers/cache) wherever one is started, instead of the one that this machine has.
+# RABBITMQ_IMAGE=… and MONGO_IMAGE=… name images for `make test`, which then runs on containers of them or fails.
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups upgrade soak lint check fuzz bench
@@ -16,7 +17,7 @@ COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 	--no-emit-index-url --custom-compile-command "make lock"
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## install the project and its tools into .venv, pinned and checked by hash
 
@@ -105,6 +106,32 @@ compose: ## run everything in containers, with a demo, Prometheus and Grafana; d
 	@docker compose --profile demo --profile observability up --build --detach --wait
 	@docker compose run --rm links
 
+.PHONY: image-name
+image-name: ## print what the image is called
+	@echo $(IMAGE)
+
+.PHONY: dist release-check licences audit sbom zizmor hooks
+dist: install ## build wheel and sdist into dist/; check contents, metadata, and that they can be made the same again
+	@$(BIN)/python -m dev.dist
+
+release-check: install ## may this commit be released? TAG=v1.2.3 against version, chart and CHANGELOG.md
+	@$(BIN)/python -m dev.release $(if $(TAG),"$(TAG)") $(ARGS)
+
+licences: install ## list the licences of what is shipped; fails if one would bind those who use it
+	@$(BIN)/python -m dev.licences
+
+audit: .venv-project/.installed ## look for known vulnerabilities in requirements/runtime.txt; fails if one cannot be asked about
+	@.venv-project/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/runtime.txt $(ARGS)
+
+sbom: install .venv-project/.installed ## what the product consists of, in build/sbom (ARGS="--image NAME": of an image)
+	@$(BIN)/python -m dev.sbom $(ARGS)
+
+zizmor: install ## audit the workflows; with GH_TOKEN set also whether each pinned action is what its version says
+	@$(BIN)/zizmor $(if $(GH_TOKEN),,--offline) $(ARGS) .github
+
+hooks: install .venv-project/.installed ## run the hooks of .pre-commit-config.yaml on all files
+	@.venv-project/bin/pre-commit run --all-files $(ARGS)
+
 lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgrade takes newer releases)
 	@echo "lock: runtime" && $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.txt > /dev/null
 	@echo "lock: dev" && $(COMPILE) $(UPGRADE) pyproject.toml --group dev --group ship \
@@ -115,11 +142,12 @@ lock: .venv-lock/.installed ## make the pinned requirements anew (UPGRADE=--upgr
 		-c requirements/runtime.txt -o requirements/bench.txt > /dev/null
 	@echo "lock: build" && $(COMPILE) $(UPGRADE) --group build \
 		-c requirements/dev.txt -o requirements/build.txt > /dev/null
+	@echo "lock: project" && $(COMPILE) $(UPGRADE) --group project -o requirements/project.txt > /dev/null
 	@echo "lock: tools" && $(COMPILE) $(UPGRADE) --group lock -o requirements/lock.txt > /dev/null
 
 clean: ## stop what runs in .servers and remove it, the environments and the caches
 	@python3 -m dev.clean
-	@rm -rf .venv .venv-bench .venv-pictures .venv-lock build dist *.egg-info
+	@rm -rf .venv .venv-bench .venv-pictures .venv-project .venv-lock build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean"
@@ -132,6 +160,9 @@ clean: ## stop what runs in .servers and remove it, the environments and the cac
 
 .venv-pictures/.installed: requirements/pictures.txt pyproject.toml dev/install.sh
 	@dev/install.sh .venv-pictures requirements/pictures.txt
+
+.venv-project/.installed: requirements/project.txt dev/install.sh
+	@dev/install.sh .venv-project requirements/project.txt --tools-only
 
 .venv-lock/.installed: requirements/lock.txt dev/install.sh
 	@dev/install.sh .venv-lock requirements/lock.txt --tools-only

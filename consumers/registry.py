@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -219,11 +220,15 @@ def _takes_context(job_type: str, function: Callable[..., Any]) -> bool:
 
 def _annotation(job_type: str, function: Callable[..., Any]) -> Any:
     """The payload's; Any where there is none."""
+    plain = inspect.unwrap(function)
+    # asked here, because from Python 3.14 on get_type_hints finds no annotations in these, and does not mind
+    if isinstance(plain, functools.partial) or not inspect.isroutine(plain):
+        raise RegistryError(f'handler of "{job_type}" must be a function: put a def around it')
     name = _parameters(function)[0].name
     try:
         return typing.get_type_hints(function, include_extras=True).get(name, Any)
-    except TypeError:
-        raise RegistryError(f'handler of "{job_type}" must be a function: put a def around it') from None
+    except TypeError as error:
+        raise RegistryError(f'handler of "{job_type}": the annotation of {name} is none ({error})') from None
     except NameError as error:
         raise RegistryError(
             f'handler of "{job_type}": the annotation of {name} names something that cannot be found ({error})'

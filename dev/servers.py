@@ -3,7 +3,8 @@
 In this order: the configured ones, if they answer (DISPATCHER_AMQP__URL, DISPATCHER_MONGO__URL, or AMQP_URL=
 and MONGO_URL= given to make); those at the default addresses; containers, where a Docker engine runs; local
 processes on free ports. One of the two may be found and the other started. A RabbitMQ of another version, asked
-for by RABBITMQ= given to make, is a local process.
+for by RABBITMQ= given to make, is a local process. A server whose image is named (RABBITMQ_IMAGE=, MONGO_IMAGE=) is
+a container of it or one of the configured ones, and nothing else: a test run says which version it was on.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from dev import compose
+from dev.images import VARIABLES, Server, asked_image
 from dev.mongo import LocalMongo
 from dev.probe import amqp_answers, management_answers, mongo_answers
 from dev.process import Log, ServerError
@@ -68,11 +70,27 @@ def servers(
     if found.amqp_url and found.mongo_url:
         yield found
         return
-    how: Containers = "none" if rabbit_asked() else containers
+    how = _how(found, containers)
     with ending_unwinds(), _Stops() as stops:
         folder = stops.enter_context(run_folder(data_dir, keep=keep, log=log))
         run = _Run(found, folder, data_dir / "cache", keep is not None, log)
         yield _from_containers(run, how, stops) or _from_processes(run, stops)
+
+
+def _how(found: Servers, containers: Containers) -> Containers:
+    """From where to start what is missing. Raises ServerError where both processes and images are asked for."""
+    asked = _must_be_containers(found)
+    if asked and rabbit_asked():
+        raise ServerError(f"RABBITMQ= asks for a process and {' and '.join(asked)} for containers: give only one")
+    if asked and containers == "none":
+        return "testcontainers"
+    return "none" if rabbit_asked() else containers
+
+
+def _must_be_containers(found: Servers) -> list[str]:
+    """What is still to be started from an image that was named, as it was given to make."""
+    missing: dict[Server, bool] = {"RabbitMQ": not found.amqp_url, "MongoDB": not found.mongo_url}
+    return [f"{VARIABLES[what]}={asked_image(what)}" for what in missing if missing[what] and asked_image(what)]
 
 
 @dataclass(frozen=True)
@@ -99,9 +117,10 @@ class _Stops(ExitStack):
 def _find(log: Log) -> Servers:
     """The servers that answer; the URL of one that does not is empty."""
     amqp_names, mongo_names = ("AMQP_URL", "DISPATCHER_AMQP__URL"), ("MONGO_URL", "DISPATCHER_MONGO__URL")
-    usual = "" if rabbit_asked() else DEFAULT_AMQP_URL
-    amqp_url = _answering("RabbitMQ", amqp_names, usual, amqp_answers, log)
-    mongo_url = _answering("MongoDB", mongo_names, DEFAULT_MONGO_URL, mongo_answers, log)
+    usual_amqp = "" if rabbit_asked() or asked_image("RabbitMQ") else DEFAULT_AMQP_URL
+    usual_mongo = "" if asked_image("MongoDB") else DEFAULT_MONGO_URL
+    amqp_url = _answering("RabbitMQ", amqp_names, usual_amqp, amqp_answers, log)
+    mongo_url = _answering("MongoDB", mongo_names, usual_mongo, mongo_answers, log)
     return Servers(amqp_url, mongo_url, _management(amqp_url) if amqp_url else None)
 
 
@@ -136,7 +155,10 @@ def shown(url: str) -> str:
 
 
 def _from_containers(run: _Run, how: Containers, stops: ExitStack) -> Servers | None:
-    """Start what is missing in containers; None where that cannot be done."""
+    """Start what is missing in containers; None where that cannot be done. ServerError if it must be containers."""
+    asked = " and ".join(_must_be_containers(run.found))
+    if asked and not compose.engine_answers():
+        raise ServerError(f"{asked} needs a Docker engine, and none answers here")
     if how == "none" or not compose.engine_answers():
         return None
     start = _from_compose if how == "compose" else _from_testcontainers
@@ -145,6 +167,8 @@ def _from_containers(run: _Run, how: Containers, stops: ExitStack) -> Servers | 
             given = start(run, ours)
             stops.push(ours.pop_all())
     except Exception as error:  # testcontainers raises what its libraries raise
+        if asked:
+            raise ServerError(f"{asked} does not start here: {error}") from error
         run.log(f"servers: containers do not start here, so local processes are used ({error})")
         return None
     return given

@@ -20,7 +20,7 @@ from schemas.events import encode_batches
 from tests.acceptance.readme import README, ROOT, block, blocks
 
 DOCS = ROOT / "docs"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def examples(kind: str) -> list[str]:

@@ -241,13 +241,28 @@ def test_what_is_no_function_is_refused() -> None:
     """A partial or a callable object has no annotations of its own: the error says what to write."""
 
     class Callable:
-        """An object that can be called."""
+        """An object that can be called; and so can its class."""
+
+        def __init__(self, payload: object = None) -> None: ...
 
         def __call__(self, payload: Email) -> None: ...
 
-    for function in (functools.partial(takes_model), Callable()):
+    for function in (functools.partial(takes_model), Callable(), Callable):
         with pytest.raises(RegistryError, match="put a def around it"):
             declare(function)
+
+
+def test_a_method_and_what_wraps_a_function_are_functions() -> None:
+    """Their annotations are those of the function: the payload is validated."""
+
+    class Mailer:
+        """A class with a handler as a method."""
+
+        def send(self, payload: Email) -> None: ...
+
+    wrapped = functools.update_wrapper(functools.partial(takes_model), takes_model)
+    for function in (Mailer().send, wrapped):
+        assert declare(function).payload is not None
 
 
 def test_an_annotation_that_cannot_be_used_is_named() -> None:
@@ -259,12 +274,17 @@ def test_an_annotation_that_cannot_be_used_is_named() -> None:
     def opaque(payload: Any) -> None: ...
     def missing(payload: Any) -> None: ...
 
+    def no_type(payload: Any) -> None: ...
+
     opaque.__annotations__ = {"payload": Opaque}
     missing.__annotations__ = {"payload": "NowhereToBeFound"}
     with pytest.raises(RegistryError, match=r"a\.b.*Opaque"):
         declare(opaque)
     with pytest.raises(RegistryError, match="NowhereToBeFound"):
         declare(missing)
+    no_type.__annotations__ = {"payload": "1 | None"}
+    with pytest.raises(RegistryError, match="the annotation of payload is none"):
+        declare(no_type)
 
 
 def test_one_type_has_one_handler() -> None:
