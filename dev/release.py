@@ -1,7 +1,7 @@
 """`make release-check TAG=v1.2.3`: may this commit be released under this tag?
 
-The tag, the version in dispatcher/__init__.py, that of the chart and the section of CHANGELOG.md must say the same. The notes
-of the release are that section, written to --notes. Nothing is published here.
+The tag, the version in dispatcher/__init__.py, that of the chart and the section of CHANGELOG.md must say the same.
+The notes of the release are that section, written to --notes. Nothing is published here.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def test_there_is_a_workflow_for_each_purpose() -> None:
     """So that the other tests look at something."""
     assert {path.stem for path in WORKFLOWS} >= {"ci", "audit", "update", "release"}
     assert len(SCRIPTS) > 15
-    assert {"check", "test", "dist", "docs", "image", "release-check"} <= set().union(
+    assert {"check", "test", "dist", "chart", "docs", "image", "release-check"} <= set().union(
         *(targets(str(script.values[0])) for script in SCRIPTS)
     )
 
