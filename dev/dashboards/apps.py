@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above, below
-from dev.dashboards.promql import during, most, one, rate
+from dev.dashboards.promql import count, most, one, rate
 from dev.dashboards.variables import APP, INSTALLATION
 
 THIS = 'app=~"$app"'
 DAY = 86_400
-ACCEPTED = during("dispatcher_app_accepted_total", "app", THIS)
-REFUSED = during("dispatcher_app_refused_total", "app", THIS)
+ACCEPTED = count("dispatcher_app_accepted_total", "app", THIS)
+REFUSED = count("dispatcher_app_refused_total", "app", THIS)
 
 _TABLE = Row("All applications", [
     Panel(
@@ -21,10 +21,10 @@ _TABLE = Row("All applications", [
             Query(ACCEPTED, "Accepted"),
             Query(REFUSED, "Refused"),
             Query(f"{REFUSED} / ({ACCEPTED} + {REFUSED} > 0)", "Share refused", "percentunit"),
-            Query(during("dispatcher_app_repeated_total", "app", THIS), "Sent again"),
+            Query(count("dispatcher_app_repeated_total", "app", THIS), "Sent again"),
             Query(f"min by (app) ({one('dispatcher_app_key_expiry_seconds', THIS)})", "First key ends in", "s"),
         ],
-        kind="table", width=24, columns={"app": "Application"},
+        kind="table", width=24, height=6, columns={"app": "Application"},
     ),
 ])  # fmt: skip
 
@@ -82,21 +82,21 @@ _KEYS = Row("Keys", [
         says="Time until the first active API key without a successor ends. Normal: weeks. Below a week: `dispatcher "
         "keys list`, then `dispatcher keys rotate KEYID`. No value: no key ends.",
         asks=[Query(f"min({one('dispatcher_key_first_expiry_seconds')}) < Inf", "ends in")],
-        kind="stat", unit="s", width=4, steps=below(14 * DAY, 3 * DAY), least=None,
+        kind="stat", unit="s", width=4, height=5, steps=below(14 * DAY, 3 * DAY), least=None,
     ),
     Panel(
         title="Keys that end soon",
         says="Active keys that end within keys.warn_days (14) and have no successor. Normal: 0. Above: rotate them; "
         "the old key works on for its grace period.",
         asks=[Query(most(one("dispatcher_keys_expiring")), "keys")],
-        kind="stat", width=4, steps=above(1), decimals=0,
+        kind="stat", width=4, height=5, steps=above(1), decimals=0,
     ),
     Panel(
         title="First key of each application",
         says="Time until the first active key of each application ends; those with keys that never end are not here. "
         "Normal: weeks. Red: within 3 days.",
         asks=[Query(f"min by (app) ({one('dispatcher_app_key_expiry_seconds', THIS)})", "{{app}}")],
-        kind="bargauge", unit="s", width=16, steps=below(14 * DAY, 3 * DAY),
+        kind="bargauge", unit="s", width=16, height=5, steps=below(14 * DAY, 3 * DAY),
     ),
     Panel(
         title="Looking up keys",

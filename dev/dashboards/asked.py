@@ -49,7 +49,7 @@ class Filling:
         } | {name: _regex(values) for name, values in self.choices.items()}
         for name in sorted(known, key=len, reverse=True):
             expr = expr.replace(f"${name}", known[name])
-        if "$" in expr:
+        if re.search(r"\$(?!\d)", expr):  # $1 is label_replace's
             raise ValueError(f"a variable without a value: {expr}")
         return expr
 

@@ -6,13 +6,19 @@ The names are those of RabbitMQ's own exporter (plugin rabbitmq_prometheus) that
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above, below
-from dev.dashboards.promql import broker, broker_rate, most, one, quantile, rate, total
+from dev.dashboards.promql import broker, broker_rate, depth, most, one, quantile, rate, total
 from dev.dashboards.variables import INSTALLATION, NODE, PREFIX
 
 ALARMS = ("memory_used_watermark", "free_disk_space_watermark", "file_descriptor_limit")
 CONSUMED = 'queue=~"intake.v1|history.v1|later.v1|work.v1.*"'
-#: Queues of ours, as RabbitMQ knows them.
-OURS = 'queue=~"($prefix)(intake|intake-dead|work|group|history|unrecorded|stray|parked|suspect|later).*"'
+VERSIONS = most(broker("rabbitmq_build_info"), "instance, rabbitmq_version")
+KIND = "intake|work|group|history|later|suspect|parked|stray|unrecorded"
+OURS = f'queue=~"($prefix)({KIND}).*"'
+#: What is delivered and not acknowledged in queues of ours, which RabbitMQ knows with their prefix; by kind of queue.
+HELD = (
+    f"label_replace({broker('rabbitmq_detailed_queue_messages_unacked', OURS)}, "
+    f'"kind", "$1", "queue", ".*?({KIND})[.]v1.*")'
+)
 
 _HEALTH = Row("Is it well?", [
     Panel(
@@ -32,7 +38,7 @@ _HEALTH = Row("Is it well?", [
         title="Nodes",
         says="Nodes of RabbitMQ that are scraped. Normal: all of the cluster. A fall: one is away; with one of three "
         "left, quorum queues stand still.",
-        asks=[Query(f"count({broker('rabbitmq_identity_info')})", "nodes")],
+        asks=[Query(f"count({most(broker('rabbitmq_identity_info'), 'instance')})", "nodes")],
         kind="stat", width=4, height=4, decimals=0,
     ),
     Panel(
@@ -64,7 +70,10 @@ _OURS = Row("Our queues", [
         says="Messages that nobody holds, in each queue that is neither a work queue nor of the ladder. Normal: "
         "intake.v1 and history.v1 near 0; unrouted, stray.v1, unrecorded.v1, intake-dead.v1 at 0; rejected and "
         "parked.v1 do not grow.",
-        asks=[Query(most(one("dispatcher_queue_ready"), "queue"), "{{queue}}")],
+        asks=[
+            Query(most(one("dispatcher_queue_ready", 'queue!~"group.*"'), "queue"), "{{queue}}"),
+            Query(depth("dispatcher_queue_ready", "queue", "", 'queue=~"group.*"'), "group.v1, all"),
+        ],
         width=12,
     ),
     Panel(
@@ -75,11 +84,10 @@ _OURS = Row("Our queues", [
         kind="bargauge", width=12, steps=((None, "red"), (1, "green")),
     ),
     Panel(
-        title="Held by consumers, by queue",
-        says="Messages delivered and not acknowledged, by queue, as RabbitMQ counts them. Normal: what is at work. "
+        title="Held by consumers, by kind of queue",
+        says="Messages delivered and not acknowledged, as RabbitMQ counts them. Normal: what is at work. "
         "Level and high for long: a consumer stands still, or runs long jobs (they keep the queue's log on disk).",
-        asks=[Query(total(f"rabbitmq_detailed_queue_messages_unacked{{instance=~\"$node\", {OURS}}}", "queue"),
-                    "{{queue}}")],
+        asks=[Query(total(HELD, "kind"), "{{kind}}")],
         stacked=True,
     ),
     Panel(
@@ -210,7 +218,7 @@ _NODES = Row("Nodes", [
     Panel(
         title="Versions",
         says="Nodes of each version of RabbitMQ. Normal: one, two during an upgrade.",
-        asks=[Query(f"count by (rabbitmq_version) ({broker('rabbitmq_build_info')})", "{{rabbitmq_version}}")],
+        asks=[Query(f"count by (rabbitmq_version) ({VERSIONS})", "{{rabbitmq_version}}")],
         kind="bargauge",
     ),
 ])  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above
-from dev.dashboards.promql import buckets, during, quantile, rate, share
+from dev.dashboards.promql import buckets, count, during, quantile, rate, share
 from dev.dashboards.variables import INSTALLATION, TYPE
 
 THIS = 'type=~"$type"'
@@ -19,7 +19,7 @@ _TABLE = Row("All types", [
         "they ran and waited, and how many ran at once on average. Normal: what you are used to. Sort by a column, and "
         "narrow with the choice at the top.",
         asks=[
-            Query(during(ENDED, "type", THIS), "Executions", "short"),
+            Query(count(ENDED, "type", THIS), "Executions", "short"),
             Query(share(during(ENDED, "type", THIS, BAD), during(ENDED, "type", THIS)), "Failed", "percentunit"),
             Query(quantile(0.5, RUN, "type", THIS, over="$__range"), "Run p50", "s"),
             Query(quantile(0.95, RUN, "type", THIS, over="$__range"), "Run p95", "s"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above
-from dev.dashboards.promql import buckets, depth, most, one, quantile, rate, worker
+from dev.dashboards.promql import buckets, depth, most, of_role, one, quantile, rate
 from dev.dashboards.variables import INSTALLATION, LANE, PRIORITY
 
 IN_LANE = 'lane=~"$lane"'
@@ -136,13 +136,13 @@ _WORKERS = Row("Workers", [
         title="Running, by worker",
         says="Handlers that run now, by process. Normal: below worker.concurrency (100). At it: the worker is full, "
         "and what waits needs more workers.",
-        asks=[Query(worker("dispatcher_worker_running"), "{{instance}}")],
+        asks=[Query(of_role("worker", one("dispatcher_worker_running")), "{{instance}}")],
     ),
     Panel(
         title="Held ready, by worker",
         says="Jobs that a worker holds besides those that run. Normal: near 0, and up to worker.read_ahead for each "
         "queue under load. Much here while others are idle: lower worker.read_ahead.",
-        asks=[Query(worker("dispatcher_worker_held"), "{{instance}}")],
+        asks=[Query(of_role("worker", one("dispatcher_worker_held")), "{{instance}}")],
     ),
     Panel(
         title="Consumers of each work queue",

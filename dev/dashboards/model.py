@@ -7,7 +7,7 @@ and 12 (older and newer ones migrate it). `tests/unit/test_dashboards.py` holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,25 @@ TAG = "job-dispatcher"
 SOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 Steps = tuple[tuple[float | None, str], ...]
+#: Colours of what means the same everywhere, by the name of its series.
+COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "ended failed": "red",
+    "timed_out": "orange",
+    "ended timed_out": "orange",
+    "crashed": "dark-red",
+    "cancelled": "purple",
+    "expired": "yellow",
+    "duplicate": "blue",
+    "snoozed": "light-blue",
+    "to be tried again": "yellow",
+    "critical": "red",
+    "high": "orange",
+    "normal": "green",
+    "low": "blue",
+    "background": "purple",
+}
 #: Colours from a value on; None is the lowest.
 PLAIN: Steps = ((None, "blue"),)
 
@@ -65,6 +84,8 @@ class Panel:
     decimals: int | None = None
     #: The labels that a table has columns of, and what these are called.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: What series are called instead of what their legend makes of their labels.
+    names: Mapping[str, str] = field(default_factory=dict)
     #: The dashboard that says more.
     to: str = ""
     text: str = ""
@@ -267,16 +288,38 @@ def _defaults(panel: Panel) -> Json:
 
 
 def _overrides(panel: Panel) -> list[Json]:
-    """Units of a table's columns."""
-    if panel.kind != "table":
-        return []
-    return [
-        {
-            "matcher": {"id": "byName", "options": query.legend},
-            "properties": [{"id": "unit", "value": query.unit or panel.unit}],
-        }
-        for query in panel.asks
-    ]
+    """Units of a table's columns; names and colours of series."""
+    if panel.kind == "table":
+        return [_override(query.legend, "unit", query.unit or panel.unit) for query in panel.asks]
+    made = [_override(name, "displayName", other) for name, other in panel.names.items()]
+    if panel.kind == "timeseries":
+        fixed = {name: {"mode": "fixed", "fixedColor": color} for name, color in COLOURS.items()}
+        made += [_override(name, "color", color) for name, color in fixed.items() if _may_be(panel, name)]
+    return made
+
+
+def _override(name: str, what: str, value: Any) -> Json:
+    return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": what, "value": value}]}
+
+
+def _may_be(panel: Panel, name: str) -> bool:
+    """Whether a series of the panel may have that name: as it stands, or as the value of one label."""
+    return any(_LEGENDS.get(query.legend, lambda n, legend=query.legend: n == legend)(name) for query in panel.asks)
+
+
+def _one_of(*names: str) -> Callable[[str], bool]:
+    return lambda name: name in names
+
+
+_PRIORITIES = ("critical", "high", "normal", "low", "background")
+_ENDS = ("succeeded", "failed", "timed_out", "crashed", "cancelled", "expired", "duplicate", "snoozed")
+#: What the legends of a single label may show.
+_LEGENDS: dict[str, Callable[[str], bool]] = {
+    "{{priority}}": _one_of(*_PRIORITIES),
+    "{{state}}": _one_of(*_ENDS),
+    "{{outcome}}": _one_of(*_ENDS),
+    "ended {{state}}": _one_of("ended failed", "ended timed_out"),
+}
 
 
 def _columns(panel: Panel) -> list[Json]:
@@ -311,6 +354,8 @@ _OPTIONS: dict[Kind, Json] = {
             "displayMode": "table",
             "placement": "bottom",
             "calcs": ["lastNotNull", "max"],
+            "sortBy": "Max",
+            "sortDesc": True,
         },
         "tooltip": {"mode": "multi", "sort": "desc"},
     },

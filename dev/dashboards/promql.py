@@ -43,6 +43,11 @@ def during(metric: str, by: str = "", *where: str) -> str:
     return total(f"increase({one(metric, *where)}[$__range])", by)
 
 
+def count(metric: str, by: str = "", *where: str) -> str:
+    """The same of what is whole: Prometheus guesses at the edges, and gives fractions."""
+    return f"round({during(metric, by, *where)})"
+
+
 def broker_rate(metric: str, by: str = "", *where: str) -> str:
     """How much of it a second, of RabbitMQ's counters."""
     return total(f"rate({broker(metric, *where)}[$__rate_interval])", by)
@@ -71,9 +76,14 @@ def process(series: str, by: str = "instance") -> str:
     return f"sum by ({by}) ({series} and on (instance, job) dispatcher_build_info)"
 
 
-def worker(metric: str) -> str:
-    """A gauge of workers, by process; other services show 0 of it, and are left out."""
-    return f"sum by (instance) ({one(metric)} and on (instance, job) dispatcher_starts_total)"
+def of_role(role: str, series: str) -> str:
+    """What only one service measures, by process; the others show 0 of it, and are left out."""
+    return f'sum by (instance) ({series} and on (instance, job) dispatcher_ready{{role="{role}"}})'
+
+
+def rate_of_role(role: str, metric: str, *where: str) -> str:
+    """The same of a counter, a second."""
+    return of_role(role, f"rate({one(metric, *where)}[$__rate_interval])")
 
 
 def share(part: str, whole: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above
-from dev.dashboards.promql import buckets, most, one, process, quantile, rate
+from dev.dashboards.promql import buckets, most, one, process, quantile, rate, rate_of_role
 from dev.dashboards.variables import INSTALLATION, INSTANCE
 
 HERE = 'instance=~"$instance"'
+DATABASE = 'check="database"'
 OLDEST = 'generation="2"'
 DAY = 86_400
 
@@ -32,7 +33,7 @@ _KEEPING_UP = Row("Does history keep up?", [
         title="Events recorded",
         says="Events merged into job documents, a second, by recorder. Normal: two to three for each job. 0 under "
         "load: no history is written.",
-        asks=[Query(rate("dispatcher_events_recorded_total", "instance", HERE), "{{instance}}")],
+        asks=[Query(rate_of_role("recorder", "dispatcher_events_recorded_total", HERE), "{{instance}}")],
         unit="suffix: /s", stacked=True,
     ),
 ])  # fmt: skip
@@ -84,10 +85,10 @@ _WRITES = Row("Writes to MongoDB", [
         to="apps",
     ),
     Panel(
-        title="Checks of the database that fail",
-        says="Checks of /readyz that fail, by service and check. Normal: all 0. A service at 1 with check `mongo` has "
-        "no database.",
-        asks=[Query(f"sum by (role, check) (1 - {one('dispatcher_ready')})", "{{role}} {{check}}")],
+        title="Without their database",
+        says="Processes whose check of the database fails, by service. Normal: 0. Above: these do not reach "
+        "MongoDB; if all are, look at it, else at the network.",
+        asks=[Query(f"sum by (role) (1 - {one('dispatcher_ready', DATABASE)})", "{{role}}")],
     ),
 ])  # fmt: skip
 
@@ -96,7 +97,7 @@ _UPKEEP = Row("Upkeep", [
         title="Minutes of statistics",
         says="Minutes of statistics put together, a second, by scheduler. Normal: one a minute, in which jobs were "
         "accepted. 0 for long under load: no scheduler; `dispatcher stats` grows slow.",
-        asks=[Query(rate("dispatcher_statistics_minutes_total", "instance"), "{{instance}}")],
+        asks=[Query(rate_of_role("scheduler", "dispatcher_statistics_minutes_total"), "{{instance}}")],
         unit="suffix: /s",
     ),
     Panel(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dev.dashboards.model import Dashboard, Panel, Query, Row, above
-from dev.dashboards.promql import depth, during, most, one, rate, share, worker
+from dev.dashboards.promql import count, depth, most, of_role, one, rate, share
 from dev.dashboards.variables import INSTALLATION, LANE
+from dispatcher.core.ladder import LEVELS, UNITS_PER_SECOND
 
 IN_LANE = 'lane=~"$lane"'
 GAVE_UP = 'state=~"failed|timed_out"'
 BAD = 'outcome=~"failed|timed_out|crashed"'
 PARKED = 'queue=~"parked.v1.($lane)"'
 LADDER = most(one("dispatcher_retries_waiting"), "level")
+
+
+def _holds(level: int) -> str:
+    """For how long a level holds a message, in words."""
+    seconds = 2**level / UNITS_PER_SECOND
+    size, unit = next(((size, unit) for size, unit in ((3600, "h"), (60, "min")) if seconds >= size), (1, "s"))
+    return f"{level}: {seconds / size:.3g} {unit}"
+
 
 _FAILING = Row("What fails", [
     Panel(
@@ -46,20 +55,21 @@ _LADDER = Row("What waits for its time", [
         says="Retries, snoozes and short delays that wait in RabbitMQ. Normal: the rate of retries times their delay. "
         "After a failure of something outside it rises, and falls again when that is back.",
         asks=[Query(depth("dispatcher_retries_waiting", "level"), "waiting")],
+        height=10,
     ),
     Panel(
         title="In the delay ladder, by level",
-        says="The same by level, now: level L holds a message for 2^L/8 seconds (3: one second, 10: two minutes). "
-        "Normal: it flows from high to low. A low level that stays full is stuck.",
+        says="The same now, by the levels of the ladder and the time for which each holds a message. Normal: nothing "
+        "stays at a level for longer than that. A short one that stays full is stuck.",
         asks=[Query(LADDER, "level {{level}}")],
-        kind="bargauge",
+        kind="bargauge", height=10, names={f"level {level:02d}": _holds(level) for level in range(LEVELS)},
     ),
     Panel(
         title="Overdue",
         says="How long ago the first of the jobs that wait for a time or a retry was due. Normal: 0 to some seconds. "
         "It grows: the ladder is stuck, or no scheduler runs; docs/troubleshooting.md.",
         asks=[Query(most(one("dispatcher_overdue_seconds", IN_LANE), "lane, state"), "{{lane}} {{state}}")],
-        unit="s", steps=above(30, 300),
+        unit="s", height=10, steps=above(30, 300),
     ),
 ])  # fmt: skip
 
@@ -75,7 +85,7 @@ _DEAD = Row("What gave up", [
         title="Jobs that failed in this time",
         says="Jobs that ended `failed` or `timed_out` in the time shown. Normal: few. Their number beside what is "
         "parked tells how many were replayed.",
-        asks=[Query(during("dispatcher_jobs_final_total", "", IN_LANE, GAVE_UP), "jobs")],
+        asks=[Query(count("dispatcher_jobs_final_total", "", IN_LANE, GAVE_UP), "jobs")],
         kind="stat", width=4, steps=above(1, 1000), decimals=0,
     ),
     Panel(
@@ -121,8 +131,8 @@ _CRASHES = Row("Crashes and what they leave", [
         says="Threads and tasks whose handler ran out of time or was cancelled, and that still run. Normal: 0, or "
         "short peaks. For long: a handler hangs; it should look at ctx.cancelled, or run in a process.",
         asks=[
-            Query(worker("dispatcher_threads_abandoned"), "{{instance}} threads"),
-            Query(worker("dispatcher_tasks_abandoned"), "{{instance}} tasks"),
+            Query(of_role("worker", one("dispatcher_threads_abandoned")), "{{instance}} threads"),
+            Query(of_role("worker", one("dispatcher_tasks_abandoned")), "{{instance}} tasks"),
         ],
         width=6,
     ),

@@ -24,7 +24,7 @@ from prometheus_client import (
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 Service = Literal["intake", "worker", "recorder", "scheduler"]
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _EVENTS = (1, 3, 10, 30, 100, 300, 1000, 4000)
 
 
