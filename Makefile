@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test long chaos delays away mixed priorities revoking releases groups upgrade soak lint check fuzz bench
 .PHONY: docs image containers compose lock clean
-.PHONY: dashboards
+.PHONY: dashboards pictures
 
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dispatcher/__init__.py)
@@ -91,6 +91,9 @@ docs: install ## build the documentation site into build/site (ARGS=serve: show 
 
 dashboards: install ## write the Grafana dashboards, helm/files/dashboards, from their description in dev/dashboards
 	@$(BIN)/python -m dev.dashboards $(ARGS)
+
+pictures: .venv-pictures/.installed ## some five minutes of a real installation; what its dashboards showed, into docs/images
+	@.venv-pictures/bin/python -m tests.pictures $(ARGS)
 
 bench: .venv-bench/.installed ## measure, beside Celery (see bench/)
 	@.venv-bench/bin/python -m bench $(ARGS)

@@ -13,7 +13,7 @@ ALARMS = ("memory_used_watermark", "free_disk_space_watermark", "file_descriptor
 CONSUMED = 'queue=~"intake.v1|history.v1|later.v1|work.v1.*"'
 VERSIONS = most(broker("rabbitmq_build_info"), "instance, rabbitmq_version")
 KIND = "intake|work|group|history|later|suspect|parked|stray|unrecorded"
-OURS = f'queue=~"($prefix)({KIND}).*"'
+OURS = f'queue=~"($prefix)({KIND})[.]v1.*"'
 #: What is delivered and not acknowledged in queues of ours, which RabbitMQ knows with their prefix; by kind of queue.
 HELD = (
     f"label_replace({broker('rabbitmq_detailed_queue_messages_unacked', OURS)}, "

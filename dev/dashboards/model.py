@@ -279,7 +279,8 @@ def _defaults(panel: Panel) -> Json:
     }
     if panel.kind == "timeseries":
         made["custom"] = made["custom"] | {
-            "fillOpacity": 40 if panel.stacked else 8,
+            "fillOpacity": 70 if panel.stacked else 8,
+            "lineWidth": 0 if panel.stacked else 1,  # of a stack, 0 on top would draw a line around all of it
             "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
             "thresholdsStyle": {"mode": "off" if panel.steps == PLAIN else "dashed"},
         }

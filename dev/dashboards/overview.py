@@ -11,6 +11,13 @@ BAD = 'outcome=~"failed|timed_out|crashed"'
 EMPTY = 'queue=~"unrouted|stray.v1|unrecorded.v1|intake-dead.v1"'
 CONSUMED = 'queue=~"intake.v1|history.v1|work.v1.*"'
 
+
+def _burning(recorded: str, window: str, by: str = "") -> str:
+    """What was spent of a budget in a window, as a multiple of what may be."""
+    spent = f'{recorded}:ratio_rate{window}{{namespace=~"$namespace"}}'
+    return most(f"{spent} / on ({by}) group_left () {recorded}:budget", by)
+
+
 _NOW = Row("Now", [
     Panel(
         title="Alerts",
@@ -171,6 +178,30 @@ _TROUBLE = Row("Trouble", [
     ),
 ])  # fmt: skip
 
+_OBJECTIVES = Row("Objectives", [
+    Panel(
+        title="Late starts: how fast the budget goes",
+        says="Starts later than the objective of their class allows (docs/alerts.md), as a multiple of what would use "
+        "up the budget in 30 days exactly. Normal: below 1. Above 14.4 over an hour, or 6 over six, an alert wakes "
+        "somebody: look which lane waits. From the recording rules.",
+        asks=[
+            Query(_burning("class:dispatcher_late_starts", "1h", "class"), "{{class}}, 1 h"),
+            Query(_burning("class:dispatcher_late_starts", "6h", "class"), "{{class}}, 6 h"),
+        ],
+        unit="suffix: times", width=12, steps=above(1, 6), to="lanes",
+    ),
+    Panel(
+        title="Faults of ours: how fast the budget goes",
+        says="Jobs that end badly by no fault of their application or handler (expired, no handler, intake failed), in "
+        "the same way. Normal: below 1. Above: look for workers that are missing or too few. From the recording rules.",
+        asks=[
+            Query(_burning(":dispatcher_platform_faults", "1h"), "1 h"),
+            Query(_burning(":dispatcher_platform_faults", "6h"), "6 h"),
+        ],
+        unit="suffix: times", width=12, steps=above(1, 6), to="lanes",
+    ),
+])  # fmt: skip
+
 _PROCESSES = Row("Processes", [
     Panel(
         title="Processes",
@@ -192,5 +223,5 @@ OVERVIEW = Dashboard(
     title="Overview",
     says="Is everything all right, and if not, where to look?",
     variables=INSTALLATION,
-    rows=[_NOW, _FLOW, _TROUBLE, _PROCESSES],
+    rows=[_NOW, _FLOW, _TROUBLE, _OBJECTIVES, _PROCESSES],
 )

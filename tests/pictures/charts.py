@@ -51,7 +51,7 @@ def lines(axes: Axes, panel: Json, drawn: Drawn, colors: Sequence[str], span: tu
         for n, values in enumerate(heights):
             axes.plot(times, values, color=colors[n], linewidth=1)
             axes.fill_between(times, values, color=colors[n], alpha=0.06, linewidth=0)
-    top = _limits(axes, defaults)
+    top = _limits(axes, defaults, np.nanmax(np.abs(heights), initial=0) if times else 0)
     for step in defaults["thresholds"]["steps"][1:]:
         if defaults["custom"]["thresholdsStyle"]["mode"] != "off" and step["value"] <= top:
             axes.axhline(step["value"], color=THRESHOLDS[step["color"]], linestyle="--", linewidth=0.8)
@@ -70,16 +70,14 @@ def _stack(axes: Axes, times: list[float], heights: list[Any], colors: Sequence[
     below = np.zeros(len(times))
     for n, values in enumerate(heights):
         above = below + np.nan_to_num(values)
-        axes.fill_between(times, below, above, color=colors[n], alpha=0.45, linewidth=0)
-        axes.plot(times, above, color=colors[n], linewidth=0.8)
+        axes.fill_between(times, below, above, color=colors[n], alpha=0.7, linewidth=0)
         below = above
 
 
-def _limits(axes: Axes, defaults: Json) -> float:
+def _limits(axes: Axes, defaults: Json, highest: float) -> float:
     low, high = axes.get_ylim()
     low = defaults.get("min", low)
-    values = [value for line in axes.lines for value in line.get_ydata()]
-    if np.nanmax(np.abs(values), initial=0) == 0:  # nothing to be seen but 0
+    if highest == 0:  # nothing to be seen but 0
         high = low + 1
     axes.set_ylim(low, defaults.get("max", high) if defaults["unit"] == "percentunit" and "max" in defaults else high)
     return axes.get_ylim()[1]
@@ -179,5 +177,5 @@ def words(text: Callable[..., None], width: float, heads: Sequence[str], rows: S
     for x, head in zip(lefts, heads, strict=True):
         text(x, 0.45, head, size=7, weight="bold", color=FAINT)
     for n, row in enumerate(rows):
-        for x, cell in zip(lefts, row, strict=True):
-            text(x, 0.68 + 0.2 * n, _short(cell, int(step * 14)), size=7)
+        for place, (x, cell) in enumerate(zip(lefts, row, strict=True)):
+            text(x, 0.68 + 0.2 * n, _short(cell, int(step * (14 if place else 28))), size=7)

@@ -6,7 +6,7 @@ import math
 
 _SECONDS = ((1e-6, 1e-9, "ns"), (1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (60, 1, "s"), (3600, 60, "min"),
             (86_400, 3600, "hours"), (math.inf, 86_400, "days"))  # fmt: skip
-_COUNTS = ((1e3, 1.0, ""), (1e6, 1e3, " K"), (math.inf, 1e6, " Mil"))
+_COUNTS = ((1e3, 1.0, ""), (1e6, 1e3, "K"), (math.inf, 1e6, "Mil"))
 _BYTES = ((2**10, 1.0, "B"), (2**20, 2**10, "KiB"), (2**30, 2**20, "MiB"), (math.inf, 2**30, "GiB"))
 
 
@@ -21,11 +21,7 @@ def shown(value: float, unit: str, decimals: int | None) -> str:
     size, name = _scale(value, unit)
     if value == 0:
         size, name = 1, {"s": "s", "bytes": "B"}.get(unit, "")
-    return (
-        f"{_number(value / size, decimals)} {name}".strip()
-        if unit in {"s", "bytes"}
-        else f"{_number(value / size, decimals)}{name}"
-    )
+    return f"{_number(value / size, decimals)} {name}".rstrip()
 
 
 def size_of(value: float, unit: str) -> float:

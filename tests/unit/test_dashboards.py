@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dev import dashboards
 from dev.dashboards import FOLDER
 from dev.dashboards.asked import Filling, captured, names, panels, questions
 from dispatcher.edges import metrics
+from tests.pictures import units
 from tests.unit.grafana import complaints
 
+DOCS = Path(__file__).parents[2] / "docs"
+RULES = FOLDER.parent / "rules"
 FILES = sorted(FOLDER.glob("*.json"))
 IDS = [path.stem for path in FILES]
 #: Names that client libraries give to what they measure of a process.
@@ -154,3 +158,40 @@ def test_variables_are_filled_in_as_grafana_does_it() -> None:
 def test_a_prefix_is_taken_out_of_a_queue_s_name() -> None:
     """As the choice of a prefix does it."""
     assert captured(["a.intake.v1", "intake.v1"], r"/(.*)intake\.v1/") == ["", "a."]
+
+
+def test_the_page_shows_every_dashboard() -> None:
+    """Its question, and a picture that is not too large for a page."""
+    page = (DOCS / "dashboards.md").read_text()
+    for each in dashboards.ALL:
+        assert f"\n## {each.title}\n" in page
+        assert f"| {each.says} |" in page
+        picture = DOCS / "images" / f"dashboard-{each.name}.png"
+        assert f"(images/{picture.name})" in page
+        assert picture.stat().st_size < 200_000
+
+
+def test_the_page_names_every_alert() -> None:
+    """With the dashboard that it belongs to, and none that does not exist."""
+    groups = [group for path in RULES.glob("*.yaml") for group in yaml.safe_load(path.read_text())["groups"]]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    assert set(re.findall(r"`(Dispatcher\w+)`", (DOCS / "dashboards.md").read_text())) == alerts
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (0, "s", "0 s"),
+        (0.00042, "s", "420 µs"),
+        (0.9999, "s", "1.00 s"),
+        (90, "s", "1.50 min"),
+        (2 * 86_400, "s", "2 days"),
+        (0.1234, "percentunit", "12.3%"),
+        (1536, "bytes", "1.50 KiB"),
+        (4_010, "short", "4.01 K"),
+        (3.25, "suffix: /s", "3.25 /s"),
+    ],
+)
+def test_pictures_write_numbers_with_their_unit(value: float, unit: str, words: str) -> None:
+    """As Grafana does."""
+    assert units.shown(value, unit, None) == words
