@@ -108,6 +108,7 @@ class Camera:
         self._page.check("#queues-filter-regex-mode")
         self._page.fill("#queues-name", names)
         self._page.press("#queues-name", "Enter")
+        self._page.wait_for_selector("#main h2:has-text('filtered down to')")
         self._page.wait_for_timeout(_DRAWN)
 
     def _open(self, heading: str) -> None:
