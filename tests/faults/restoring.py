@@ -269,7 +269,10 @@ async def until_quiet(site: Site) -> None:
 async def try_keys(site: Site, tried: dict[str, str]) -> dict[str, str]:
     """What intake says to each key now."""
     found = {}
-    async with site.fleet():
+    async with site.fleet() as fleet:
+        await eventually(
+            lambda: asyncio.to_thread(all_ready, fleet), "the services are ready", timeout=SERVER, every=0.2
+        )
         for name, key in tried.items():
             async with Client(site.rabbit.url, key, prefix=site.installation.names.prefix) as client:
                 receipt = await client.submit("chaos.plain", {"ms": 1})
