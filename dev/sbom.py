@@ -107,7 +107,7 @@ def _from_image(environment: Path, image: str) -> None:
 
 
 def _document(environment: Path) -> dict[str, Any]:
-    command = [str(_CYCLONEDX), "environment", str(environment), "--PEP-639", "--output-reproducible"]
+    command = [str(_CYCLONEDX), "environment", str(environment), "--output-reproducible"]
     document: dict[str, Any] = json.loads(_run(command))
     return document
 
