@@ -111,7 +111,8 @@ def _stopped(image: str) -> str:
     with _running(image, "run", "intake") as container:
         eventually(lambda: run("docker", "exec", container, *CHECK).returncode == 0, "/healthz answers")
         said = _stop(container)
-        expect('"stopped"' in docker("logs", container), "it did not stop in good order")
+        logged = run("docker", "logs", container).stderr
+        expect('"event": "stopped"' in logged, f"it did not stop in good order: {logged[-500:]}")
         return said
 
 
