@@ -115,7 +115,7 @@ def test_what_is_mounted_is_there() -> None:
     found = [here for service in SERVICES.values() for here, _ in mounts(service)]
     assert len(found) >= 8
     for here in found:
-        assert (ROOT / here).exists() or here.startswith("./helm/files/"), here
+        assert (ROOT / here).exists(), here
 
 
 def test_settings_are_settings() -> None:
