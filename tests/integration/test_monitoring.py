@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
@@ -155,3 +156,17 @@ async def test_a_lane_that_nobody_serves_fires_until_somebody_does(monitored: Mo
     async with ServiceProcess(monitored.installation, "worker", "examples.handlers:jobs", env=serves):
         await ends(monitored, "DispatcherWorkNotConsumed", **waits)
     assert (await monitored.installation.finished("w1-bulk"))["state"] == "succeeded"
+
+
+async def test_an_alarm_of_rabbitmq_fires_until_it_is_over(monitored: Monitored) -> None:
+    """Its exporter tells of it, and so does the worker that is blocked: it puts a job off again and again."""
+    job = {"id": "snoozes", "payload": {"until": time.time() + 3600}}
+    await asyncio.to_thread(monitored.installation.publish, "demo.snooze", job, monitored.keys[0])
+    await asyncio.to_thread(monitored.rabbit.ctl, "set_vm_memory_high_watermark", "absolute", "1MB", timeout=240)
+    try:
+        await fires(monitored, "DispatcherBrokerAlarm", job="rabbitmq")
+        await fires(monitored, "DispatcherPublishingBlocked", role="worker")
+    finally:
+        await asyncio.to_thread(monitored.rabbit.ctl, "set_vm_memory_high_watermark", "absolute", "2GB", timeout=240)
+    await ends(monitored, "DispatcherBrokerAlarm")
+    await ends(monitored, "DispatcherPublishingBlocked")
