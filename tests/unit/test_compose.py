@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from config import load_settings
-from dev import compose, containers
+from dev import compose, images
 from dispatcher import __version__, composition
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +61,8 @@ def test_every_image_is_pinned() -> None:
 
 def test_tests_use_the_same_servers() -> None:
     """The images of `make test` are those of the file."""
-    assert SERVICES["rabbitmq"]["image"] == containers.RABBIT_IMAGE
-    assert SERVICES["mongo"]["image"] == containers.MONGO_IMAGE
+    assert SERVICES["rabbitmq"]["image"] == images._USUAL["RabbitMQ"]
+    assert SERVICES["mongo"]["image"] == images._USUAL["MongoDB"]
 
 
 def test_ports_are_this_machine_s_alone() -> None:
