@@ -233,7 +233,7 @@ class Installation:
 
     def _ending(self) -> str:
         job = f"ending-{time.time_ns()}"
-        self._publish("demo.sleep", {"seconds": 5}, job)
+        self._publish("demo.sleep", {"seconds": 15}, job)
         eventually(lambda: self._job(job)["state"] == "running", f"{job} runs")
         said, ended = self._stopped("worker"), self._final(job)
         expect(ended["state"] == "succeeded" and len(ended["attempts"]) == 1, f"{ended['state']}, {ended['attempts']}")
