@@ -23,9 +23,10 @@ from consumers import Context, Registry, Retry
 from consumers.worker import Worker
 from dispatcher import Client, composition
 from dispatcher.core.diagnosis import Status
+from dispatcher.edges.amqp.peers import Peers
 from dispatcher.services.doctor import Local, diagnose
 from tests.conftest import make_settings, run_services
-from tests.support import Installation
+from tests.support import Installation, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -144,6 +145,21 @@ async def test_jobs_run_with_least_rights(house: House) -> None:
     assert house.admin.depth(house.admin.names.parked("default")) == 1
 
 
+async def test_workers_ask_one_another(house: House) -> None:
+    """About a step that comes again, on the exchange of workers; the answer comes to the asker's own queue."""
+    url, exchange = house.url("worker"), house.admin.names.peers
+    asking = Peers(url, "asking", exchange, lambda question: None)
+    answering = Peers(url, "answering", exchange, lambda question: b"heard: " + question)
+    await asking.start()
+    await answering.start()
+    try:
+        await eventually(lambda: asking.ready and answering.ready, "both are connected")
+        assert await asking.ask(b"who has it?", 1.0) == [b"heard: who has it?"]
+    finally:
+        await asking.close()
+        await answering.close()
+
+
 async def test_doctor_finds_nothing_wrong_with_our_rights(house: House) -> None:
     """Every check of `dispatcher doctor` that needs RabbitMQ works as the user of our services."""
     findings = await diagnose(house.of("dispatcher").settings, Local([]))
@@ -235,7 +251,7 @@ def test_a_worker_may_do_its_work_alone(house: House) -> None:
             assert worker.refused(lambda channel, queue=queue: channel.basic_get(queue)) is not may, queue
             assert worker.refused(lambda channel, queue=queue: channel.queue_delete(queue)), queue
         for exchange in exchanges:
-            may = exchange == names.delays
+            may = exchange in (names.delays, names.peers)
             assert worker.refused(publishing(exchange)) is not may, exchange
 
 
