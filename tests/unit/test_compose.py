@@ -30,6 +30,7 @@ SERVICES: dict[str, dict[str, Any]] = STORED["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("job-dispatcher:")}
 LASTING = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
 GUIDE = (ROOT / "docs" / "deploy-compose.md").read_text("utf-8")
+QUOTED = r"\s+'([^']*)'" * 3
 EXAMPLE = dict(
     line.split("=", 1) for line in (ROOT / ".env.example").read_text("utf-8").splitlines() if re.match(r"\w+=", line)
 )
@@ -153,6 +154,18 @@ def test_the_guide_tells_everybody_s_rights() -> None:
         rights = [user[right].replace("PREFIX", "") for right in ("configure", "write", "read")]
         written[name] = [*rights, ",".join(user["tags"])]
     assert told == written
+
+
+def test_the_guide_for_kubernetes_tells_the_same_rights() -> None:
+    """Its commands give users the rights of users.yaml."""
+    users = yaml.safe_load((ROOT / "deploy" / "compose" / "users.yaml").read_text("utf-8"))["rabbitmq"]
+    text = (ROOT / "docs" / "deploy-kubernetes.md").read_text("utf-8").replace("\\\n", " ")
+    told = {name: rights for name, *rights in re.findall(r"set_permissions --vhost jobs (\w+)" + QUOTED, text)}
+    like = {"shop": "client", "keda": "monitoring"}
+    assert told.keys() == {"dispatcher", "worker", "shop", "keda"}
+    for name, rights in told.items():
+        user = users[like.get(name, name)]
+        assert rights == [user[right].replace("PREFIX", "") for right in ("configure", "write", "read")], name
 
 
 def test_the_guide_names_every_service() -> None:
