@@ -8,6 +8,7 @@ whose outcome is unknown is made again: the counts show which keys are used, the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 from dispatcher.core.keys import KeyRecord
@@ -39,18 +40,23 @@ class KeyWatch:
         self._reminders = Reminders(self._within)
         self._surge = Surge()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     def start(self) -> None:
         """Begin to write, in the background."""
         self._task = asyncio.create_task(self._run(), name="key usage")
 
     async def stop(self) -> None:
-        """Write what was gathered, if MongoDB answers soon."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Write what was gathered, if MongoDB answers soon.
+
+        A write under way is waited for: cancelled, its outcome would be unknown, and it would be made twice.
+        """
+        self._stopping.set()
         try:
-            await asyncio.wait_for(self._write(), STOP_GRACE)
+            async with asyncio.timeout(STOP_GRACE):
+                if self._task is not None:
+                    await self._task
+                await self._write()
         except TimeoutError:
             _logger.warning("the last uses of API keys were not written: MongoDB does not answer")
 
@@ -69,8 +75,9 @@ class KeyWatch:
             _logger.warning("many messages have a bad API key", within="10 s", **counts)
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(WRITE_EVERY)
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), WRITE_EVERY)
             try:
                 self._look_ahead()
                 await self._write()
