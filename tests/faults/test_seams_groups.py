@@ -166,7 +166,10 @@ async def _members(installation: Installation, key: str, job_type: str, count: i
 
 
 async def test_a_group_goes_over_to_another_dispatcher_whole(installed: Installation) -> None:
-    """Its owner is killed while it gathers; what it had and what came later are one batch, although it is late."""
+    """Its owner is killed while it gathers; what it had is one batch, although it is late.
+
+    What comes later joins it, or, where the other dispatcher was faster, is the next batch.
+    """
     key = await installed.create_key()
     worker = Worker(installed.settings, jobs, "tests.faults.test_seams_groups:jobs")
     async with run_services(Recorder(installed.settings), worker), ServiceProcess(installed, "run", "intake") as first:
@@ -178,11 +181,11 @@ async def test_a_group_goes_over_to_another_dispatcher_whole(installed: Installa
             os.kill(first.process.pid, signal.SIGSTOP)  # so that its time is over when the other gets them
             await asyncio.sleep(3.0)
             first.process.kill()
-            await _members(installed, key, "moved", 10, 60.0)
+            await _members(installed, key, "moved", 10, 3.0)
             await _succeeded(installed, "moved", 50)
-    assert ran["moved"] == 1
-    batches = {document["batch"] for document in installed.db.jobs.find({"type": "moved"})}
-    assert len(batches) == 1
+    batches = [document["batch"] for document in installed.db.jobs.find({"type": "moved"}).sort("accepted_at")]
+    assert len(set(batches[:40])) == 1
+    assert ran["moved"] == len(set(batches)) <= 2
 
 
 async def _at(process: ServiceProcess, count: int) -> bool:
