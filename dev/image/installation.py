@@ -67,6 +67,7 @@ class Installation:
         report.check("SIGTERM to a worker with a running job", self._ending)
         for service in ("demo", *OURS):
             report.check(f"SIGTERM to {service}", lambda service=service: self._stopped(service))  # type: ignore[misc]
+        report.check("what our services were refused", self._refused)
 
     def _up(self, **env: str) -> str:
         began = time.monotonic()
@@ -116,6 +117,13 @@ class Installation:
     def _mongo(self, user: str, variable: str) -> str:
         at = f"127.0.0.1:{self._ports['MONGO_PORT']}"
         return f"mongodb://{user}:{self._passwords[variable]}@{at}/job_dispatcher?directConnection=true"
+
+    def _refused(self) -> str:
+        """A right that is missing shows in the logs: RabbitMQ closes the channel."""
+        lines = self._compose("logs", "--no-log-prefix", *OURS).splitlines()
+        refused = [line for line in lines if "refused the user" in line or "not authorized" in line.lower()]
+        expect(not refused, f"{len(refused)} times, first: {''.join(refused[:1])[:300]}")
+        return f"nothing, in {len(lines)} lines"
 
     def _client_rights(self) -> str:
         connection = pika.BlockingConnection(pika.URLParameters(self._amqp(self._passwords["CLIENT_PASSWORD"])))
