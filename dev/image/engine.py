@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ def run(
     return subprocess.run(command, env=whole, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
-def must(*words: str | Path, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
-    """What a command printed. ServerError, with the end of what it said, where it fails."""
+def must(
+    *words: str | Path, env: Mapping[str, str] | None = None, timeout: float = 600, wanted: Sequence[int] = (0,)
+) -> str:
+    """What a command printed. ServerError, with the end of what it said, where its exit code is none of the wanted."""
     done = run(*words, env=env, timeout=timeout)
-    if done.returncode != 0:
+    if done.returncode not in wanted:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise ServerError(f"{' '.join(map(str, words[:4]))} … failed:\n{said}")
     return done.stdout.strip()
@@ -80,9 +82,9 @@ class Compose:
         self.env = dict(env)
         self._command = [*program, "--project-name", project, "--file", str(ROOT / "docker-compose.yml")]
 
-    def __call__(self, *words: str, **env: str) -> str:
+    def __call__(self, *words: str, wanted: Sequence[int] = (0,), **env: str) -> str:
         """`docker compose …`, which must succeed; `env` are variables for this time alone."""
-        return must(*self._command, *words, env=self.env | env)
+        return must(*self._command, *words, env=self.env | env, wanted=wanted)
 
     def container(self, service: str) -> str:
         """The id of a service's container, whether it runs or not."""

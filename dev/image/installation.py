@@ -15,6 +15,7 @@ import pymongo.errors
 from dev.image.checks import HARDENED, healthy
 from dev.image.engine import Compose, docker, eventually, inspect, run
 from dev.image.report import Report, expect
+from dev.process import ServerError
 from dispatcher import Client
 
 HANDLERS = Path(__file__).with_name("handlers")
@@ -102,10 +103,19 @@ class Installation:
         return ", ".join(f"{number} {state}" for state, number in found.items())
 
     def _doctor(self) -> str:
-        findings = json.loads(self._compose("run", "--rm", "-T", "dispatcher", "doctor", "--json"))
-        bad = [f"{f['check']}: {f['message']}" for f in findings if f["status"] not in ("ok", "skipped")]
-        expect(not bad, "; ".join(bad))
-        return f"{len(findings)} checks ok"
+        """It finds nothing wrong, once all has settled: on a busy machine its questions can take too long."""
+        wrong: list[str] = []
+
+        def fine() -> int:
+            said = self._compose("run", "--rm", "-T", "dispatcher", "doctor", "--json", wanted=(0, 1))
+            findings = json.loads(said)
+            wrong[:] = [f"{f['check']}: {f['message']}" for f in findings if f["status"] not in ("ok", "skipped")]
+            return 0 if wrong else len(findings)
+
+        try:
+            return f"{eventually(fine, 'it finds nothing wrong')} checks ok"
+        except ServerError as error:
+            raise AssertionError(f"{error}: {'; '.join(wrong)}") from None
 
     @property
     def _jobs(self) -> Any:
