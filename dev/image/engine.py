@@ -82,9 +82,9 @@ class Compose:
         self.env = dict(env)
         self._command = [*program, "--project-name", project, "--file", str(ROOT / "docker-compose.yml")]
 
-    def __call__(self, *words: str, wanted: Sequence[int] = (0,), **env: str) -> str:
-        """`docker compose …`, which must succeed; `env` are variables for this time alone."""
-        return must(*self._command, *words, env=self.env | env, wanted=wanted)
+    def __call__(self, *words: str, wanted: Sequence[int] = (0,), env: Mapping[str, str] | None = None) -> str:
+        """`docker compose …`, which must end with a wanted exit code; `env` are variables for this time alone."""
+        return must(*self._command, *words, env=self.env | dict(env or {}), wanted=wanted)
 
     def container(self, service: str) -> str:
         """The id of a service's container, whether it runs or not."""

@@ -70,10 +70,10 @@ class Installation:
             report.check(f"SIGTERM to {service}", lambda service=service: self._stopped(service))  # type: ignore[misc]
         report.check("what our services were refused", self._refused)
 
-    def _up(self, **env: str) -> str:
+    def _up(self, env: Mapping[str, str] | None = None) -> str:
         began = time.monotonic()
         for words in self._started:
-            self._compose(*words, **env)
+            self._compose(*words, env=env)
         return f"after {time.monotonic() - began:.0f} s: {self._versions()}"
 
     def _versions(self) -> str:
@@ -235,7 +235,7 @@ class Installation:
 
     def _again(self) -> str:
         old = self._passwords["CLIENT_PASSWORD"]
-        self._up(CLIENT_PASSWORD=CHANGED)
+        self._up({"CLIENT_PASSWORD": CHANGED})
         expect(self._opens(CHANGED), "the new password is refused")
         expect(not self._opens(old), "the old password is still taken")
         self._up()
