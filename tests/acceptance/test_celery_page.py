@@ -20,7 +20,7 @@ from tests.acceptance.readme import ROOT, blocks, files
 from tests.conftest import run_services
 from tests.support import Installation
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.long]
 
 PAGE = ROOT / "docs" / "celery.md"
 

@@ -15,7 +15,7 @@ from tests.conftest import make_settings
 from tests.processes import ServiceProcess
 from tests.support import Installation
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.long, pytest.mark.timeout(300)]
 
 PAGE = ROOT / "docs" / "start.md"
 UP = 'make up ARGS="--worker hello:jobs"\n'

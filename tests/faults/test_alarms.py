@@ -138,6 +138,7 @@ async def test_a_client_is_told_that_the_broker_blocks(rabbit: LocalRabbit) -> N
         assert publisher.unknown == 0
 
 
+@pytest.mark.long
 async def test_doctor_asks_on_while_an_alarm_lasts(rabbit: LocalRabbit) -> None:
     """What it publishes is not taken; what it only asks for is answered, since that goes another way."""
     probe = Probe(rabbit.url, "alarmed")

@@ -45,6 +45,7 @@ async def check(
     return outcome
 
 
+@pytest.mark.long
 async def test_processes(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Intakes, workers, the recorder and the scheduler are killed at 250 jobs/s."""
     outcome = await check(started, tmp_path, capsys, 4_000, 250, 1.0, "workers")
