@@ -3,13 +3,12 @@
 import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pymongo
 import pymongo.errors
 
-from dev.process import Log, ServerError, ServerProcess, kept_ports, wait_until
+from dev.process import LocalServer, Log, ServerError, ServerProcess, kept_ports, wait_until
 from dev.provision import mongod_program
 
 _Client = pymongo.MongoClient[dict[str, Any]]
@@ -17,7 +16,7 @@ _SET = "rs0"
 _NOT_INITIALIZED = 94  # MongoDB's error code of a node that belongs to no set yet
 
 
-class LocalMongo:
+class LocalMongo(LocalServer):
     """One mongod. After a stop or a kill, start() brings it back on the same port with the same data.
 
     As a context manager: started and ready inside, killed at the end. `cache` is where a downloaded mongod is
@@ -72,20 +71,6 @@ class LocalMongo:
         """kill -9, at once."""
         if self._server is not None:
             self._server.kill()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     def _prepare(self) -> ServerProcess:
         program = mongod_program(self._cache, self._log)

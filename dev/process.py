@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 Log = Callable[[str], object]
 
@@ -22,6 +25,36 @@ _PORTS = range(20_000, 32_000)
 
 class ServerError(RuntimeError):
     """A server can be neither found nor started; the message says what to do."""
+
+
+class LocalServer(ABC):
+    """A server as a process of this machine. As a context manager: started and ready inside, killed at the end."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and return at once."""
+
+    @abstractmethod
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Return when it answers; ServerError, with the end of its log, when it does not."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """kill -9, at once; nothing where it does not run."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
 
 
 class ServerProcess:

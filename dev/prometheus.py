@@ -8,16 +8,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
-from dev.process import Log, ServerError, ServerProcess, kept_ports, wait_until
+from dev.process import LocalServer, Log, ServerError, ServerProcess, kept_ports, wait_until
 from dev.provision import prometheus_program
 
 
-class LocalPrometheus:
+class LocalPrometheus(LocalServer):
     """One Prometheus, started with a configuration; as a context manager: ready inside, killed at the end.
 
     Args:
@@ -105,20 +104,6 @@ class LocalPrometheus:
             with error:
                 said = json.load(error).get("error", error.reason)
             raise ServerError(f"Prometheus refuses {path} {parameters}: {said}") from None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     def _prepare(self) -> ServerProcess:
         program = prometheus_program("prometheus", self._log)

@@ -4,11 +4,9 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from dev.probe import amqp_answers
-from dev.process import Log, ServerError, ServerProcess, kept_ports, wait_until
+from dev.process import LocalServer, Log, ServerError, ServerProcess, kept_ports, wait_until
 from dev.provision import RabbitPrograms, rabbit_programs
 
 _CONFIG = """\
@@ -34,7 +32,7 @@ _ADVANCED = """\
 _NOT_STARTED = "RabbitMQ was not started: call start() first"
 
 
-class LocalRabbit:
+class LocalRabbit(LocalServer):
     """One node. After a stop or a kill, start() brings it back on the same ports with the same data.
 
     As a context manager: started and ready inside, killed at the end. `cache` is where another RabbitMQ than the
@@ -113,20 +111,6 @@ class LocalRabbit:
         if done.returncode != 0:
             raise ServerError(f"rabbitmqctl {words[0]} failed: {(done.stderr or done.stdout).strip()}")
         return done.stdout
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     def _started(self) -> ServerProcess:
         if self._server is None:

@@ -59,25 +59,30 @@ def chosen(job_id: str | None, options: dict[str, Any]) -> JobFilter | None:
     return where
 
 
-def run_bulk(where: JobFilter, options: dict[str, Any], verb: str, count: Count, start: Start) -> None:
-    """Count, ask, start, and say what was done; exit code 1 where it was stopped or some could not be started."""
+def run_bulk(
+    where: JobFilter, options: dict[str, Any], verb: str, count: Count, start: Start, word: str = "started"
+) -> None:
+    """Count, ask, start, and say what was done; exit code 1 where it was stopped or some could not be started.
+
+    ``word`` is what the jobs then are, in the sentences: started, published.
+    """
     limit, as_json = options["limit"], options["as_json"]
     if options["dry_run"] or _asks(options):
         number = run_operation(lambda operations: count(operations, where))
         number = min(number, limit) if limit is not None else number
         if options["dry_run"]:
-            _show_dry(number, verb, as_json)
+            _show_dry(number, verb, word, as_json)
             return
         click.confirm(f"{verb} {number} jobs?", abort=True, err=True)
 
     began = time.monotonic()
 
     async def action(operations: Operations) -> Bulk:
-        with progress("started", quiet=as_json) as tell:
+        with progress(word, quiet=as_json) as tell:
             return await until_interrupted(lambda stop: start(operations, where, limit, stop, tell))
 
     done = run_operation(action, publishes=True)
-    _show(done, time.monotonic() - began, as_json)
+    _show(done, word, time.monotonic() - began, as_json)
     if done.stopped or done.impossible:
         raise click.exceptions.Exit(1)
 
@@ -86,21 +91,21 @@ def _asks(options: dict[str, Any]) -> bool:
     return not options["yes"] and sys.stdin.isatty()
 
 
-def _show_dry(number: int, verb: str, as_json: bool) -> None:
+def _show_dry(number: int, verb: str, word: str, as_json: bool) -> None:
     if as_json:
         output.emit_json({"dry_run": True, "matching": number})
     else:
-        click.echo(f"would {verb} {number} jobs, as far as history knows; nothing was started")
+        click.echo(f"would {verb} {number} jobs, as far as history knows; nothing was {word}")
 
 
-def _show(done: Bulk, seconds: float, as_json: bool) -> None:
+def _show(done: Bulk, word: str, seconds: float, as_json: bool) -> None:
     if as_json:
         output.emit_json(asdict(done) | {"dry_run": False, "seconds": round(seconds, 1)})
         return
-    click.echo(f"{done.started} jobs started of {done.looked_at} looked at, in {seconds:.1f} s")
+    click.echo(f"{done.started} jobs {word} of {done.looked_at} looked at, in {seconds:.1f} s")
     if done.left_over:
         output.say(f"{done.left_over} parked messages were of runs that are over, and were removed")
     if done.impossible:
-        output.say(f"{done.impossible} could not be started: no queue takes them, or their payload is not in history")
+        output.say(f"{done.impossible} could not be {word}: no queue takes them, or their payload is not in history")
     if done.stopped:
         output.say("stopped before the end; run the same command again for the rest")

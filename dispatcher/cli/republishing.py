@@ -26,5 +26,10 @@ def republish(force: bool, **options: Any) -> None:
     assert where is not None
     asyncio.run(check_stopped(settings(), force))
     run_bulk(
-        where, options, "republish", lambda operations, w: operations.jobs.count(unfinished(w)), republish_matching
+        where,
+        options,
+        "republish",
+        lambda operations, w: operations.jobs.count(unfinished(w)),
+        republish_matching,
+        word="published",
     )

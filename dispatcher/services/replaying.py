@@ -6,8 +6,9 @@ what was published in the last moment before may then run twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from dispatcher.core.filters import JobFilter
 from dispatcher.core.history import Document, document_id
@@ -123,17 +124,36 @@ async def retry_matching(
         MongoError: the database was lost. What was not started is as it was.
     """
     where = retryable(where)
+    found = operations.jobs.scan(where, without=("attempts",))
     total = await operations.jobs.count(where)
+    return await in_batches(found, total, partial(_retry, operations), limit, stop, progress)
+
+
+async def in_batches(
+    found: AsyncIterator[Document],
+    total: int,
+    work: Callable[[Sequence[Document], Bulk], Awaitable[None]],
+    limit: int | None,
+    stop: Callable[[], bool],
+    progress: Progress,
+) -> Bulk:
+    """Do the work for the jobs found, so many at a time, until ``limit`` are started or it is to stop.
+
+    Args:
+        found: the documents.
+        total: how many they are, for progress.
+        work: does a batch, and counts in the bulk what came of it.
+    """
     bulk, batch = Bulk(), list[Document]()
-    async for doc in operations.jobs.scan(where, without=("attempts",)):
+    async for doc in found:
         if stop() or (limit is not None and bulk.started + len(batch) >= limit):
             break
         batch.append(doc)
         if len(batch) == BATCH:
-            await _retry(operations, batch, bulk)
+            await work(batch, bulk)
             progress(bulk.looked_at, total, bulk.started)
             batch = []
-    await _retry(operations, batch, bulk)
+    await work(batch, bulk)
     progress(bulk.looked_at, total, bulk.started)
     bulk.stopped = stop()
     return bulk

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from config import Settings
 from dispatcher.core import ladder
@@ -23,7 +24,7 @@ from dispatcher.edges import clock
 from dispatcher.edges.amqp import Count, Outgoing, QueueCounts, marked_again, routed
 from dispatcher.edges.mongo.scheduled import WAITING
 from dispatcher.services.operations import OperationError, Operations, work_of
-from dispatcher.services.replaying import BATCH, Bulk, Progress
+from dispatcher.services.replaying import Bulk, Progress, in_batches
 from schemas import GroupSpec, JobState, Outcome, WorkMessage
 
 UNFINISHED = frozenset(JobState) - FINAL
@@ -100,20 +101,9 @@ async def republish_matching(
         MongoError: the database was lost. What was published stays so.
     """
     where = unfinished(where)
+    found = operations.jobs.scan(where, without=())
     total = await operations.jobs.count(where)
-    bulk, batch = Bulk(), list[Document]()
-    async for doc in operations.jobs.scan(where, without=()):
-        if stop() or (limit is not None and bulk.started + len(batch) >= limit):
-            break
-        batch.append(doc)
-        if len(batch) == BATCH:
-            await _republish(operations, batch, bulk)
-            progress(bulk.looked_at, total, bulk.started)
-            batch = []
-    await _republish(operations, batch, bulk)
-    progress(bulk.looked_at, total, bulk.started)
-    bulk.stopped = stop()
-    return bulk
+    return await in_batches(found, total, partial(_republish, operations), limit, stop, progress)
 
 
 async def _republish(operations: Operations, batch: Sequence[Document], bulk: Bulk) -> None:

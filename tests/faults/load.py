@@ -35,6 +35,8 @@ class Load:
         self._plan = plan
         self._rate = rate
         self.published = Published()
+        #: Set: nothing more of the plan is published.
+        self.over = asyncio.Event()
 
     @property
     def seconds(self) -> float:
@@ -48,16 +50,27 @@ class Load:
         return publisher.unknown if publisher is not None else 0
 
     async def publish(self) -> None:
-        """Publish the plan, however long the broker is away; returns when of each job something is known."""
+        """Publish the plan, or until `over`, however long the broker is away.
+
+        Returns when of each job something is known.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.TaskGroup() as group:
             for index, job in enumerate(self._plan):
                 if (wait := began + index / self._rate - loop.time()) > 0:
                     await asyncio.sleep(wait)
+                if self.over.is_set():
+                    return
+                if not self._wants(job):
+                    continue
                 group.create_task(self.one(job))
                 if job.again is not None:
                     group.create_task(self._again(job, job.again))
+
+    def _wants(self, job: Job) -> bool:
+        """Whether a job of the plan is to be published now; else it is left out."""
+        return True
 
     async def one(self, job: Job) -> None:
         """Publish one job, of the plan or besides it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -69,23 +68,9 @@ class SteadyLoad(Load):
     def __init__(self, client: Client, plan: Sequence[Job], rate: float, withheld: Collection[str]) -> None:
         super().__init__(client, plan, rate)
         self.withheld = frozenset(withheld)
-        self.over = asyncio.Event()
 
-    async def publish(self) -> None:
-        """Publish until `over`, at most the plan; returns when of each job something is known."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with asyncio.TaskGroup() as group:
-            for index, job in enumerate(self._plan):
-                if (wait := began + index / self._rate - loop.time()) > 0:
-                    await asyncio.sleep(wait)
-                if self.over.is_set():
-                    return
-                if uses(job, self.withheld):
-                    continue
-                group.create_task(self.one(job))
-                if job.again is not None:
-                    group.create_task(self._again(job, job.again))
+    def _wants(self, job: Job) -> bool:
+        return not uses(job, self.withheld)
 
 
 def early_starts(e: Evidence) -> list[str]:
