@@ -162,7 +162,7 @@ def fitting(
     kept, gone = list(columns), []
     shown = _filled(title, kept, cells)
     for column in drop:
-        if Measurement.get(out, out.options.update_width(PIPED_WIDTH), shown).maximum <= out.width:
+        if _fits(out, shown):
             break
         if column not in kept:
             continue
@@ -172,6 +172,15 @@ def fitting(
             del row[at]
         shown = _filled(title, kept, cells)
     return shown, gone
+
+
+def fits(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bool:
+    """Whether a table of these is not wider than the screen; always, where nobody looks at one."""
+    return _fits(console(), _filled(None, columns, rows))
+
+
+def _fits(out: Console, shown: Table) -> bool:
+    return Measurement.get(out, out.options.update_width(PIPED_WIDTH), shown).maximum <= out.width
 
 
 def _filled(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
