@@ -17,7 +17,7 @@ from tests.acceptance.readme import ROOT
 from tests.conftest import run_services
 from tests.support import Installation, eventually
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 async def test_every_block_of_the_page_runs(installed: Installation) -> None:

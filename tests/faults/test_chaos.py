@@ -54,7 +54,7 @@ async def test_processes(started: Servers, tmp_path: Path, capsys: pytest.Captur
 
 async def test_servers(started: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """RabbitMQ and MongoDB are killed and come back, at 100 jobs/s; no service ends by itself."""
-    await check(started, tmp_path, capsys, 1_500, 100, 2.0, "broker", "mongo")
+    await check(started, tmp_path, capsys, 1_000, 100, 2.0, "broker", "mongo")
 
 
 @pytest.mark.long

@@ -105,7 +105,8 @@ async def test_a_poison_member_of_a_batch_harms_no_other(tmp_path: Path) -> None
         assert [(death.member, death.code) for death in fleet.deaths] == [("worker-1", -9)] * 3
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [3, 30])
 async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path, kills: int) -> None:
     """Each time as soon as it runs some; no job is parked or spends an attempt, and all succeed at last."""
     path = tmp_path / "executions"

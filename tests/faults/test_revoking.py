@@ -10,6 +10,7 @@ from tests.support import Installation
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
+@pytest.mark.long
 async def test_a_revoked_key_is_refused_within_2_s_under_load(
     installed: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ async def test_the_recorder_holds_a_bounded_number_of_bytes(own: Installation) -
     assert peak < 240 * MIB, peak / MIB
 
 
+@pytest.mark.long
 async def test_twenty_thousand_open_groups_take_a_bounded_memory(own: Installation) -> None:
     """One small member each: all of them are gathered, none is flushed under pressure."""
     key = await own.create_key()
