@@ -64,6 +64,7 @@ class Installation:
         report.check("up: all services in one process", self._all_in_one)
         report.check("what child processes leave behind", lambda: self._left("tini"))
         report.check("the same without our first process", lambda: self._left("none"))
+        report.check("a job that takes all memory", self._greedy)
         report.check("a second start, and a changed password", self._again)
         report.check("SIGTERM to a worker with a running job", self._ending)
         for service in ("demo", *OURS):
@@ -206,6 +207,25 @@ class Installation:
         else:
             expect(dead == 0, f"{dead} zombies")
         return f"{JOBS} jobs, half of them killed: {dead} zombies"
+
+    def _greedy(self) -> str:
+        """Its process is killed, and not its worker: that goes on, and runs the next."""
+        image, words = self._as("worker")
+        words += ["--volume", f"{HANDLERS}:/handlers:ro", *HARDENED, "--memory", "256m", "--memory-swap", "256m"]
+        container = docker("run", "--detach", *words, image, "worker", "leaving:jobs")
+        name = f"greedy-{time.time_ns()}"
+        try:
+            self._publish("leaving.greedy", {}, name)
+            killed = self._final(name)
+            self._publish("leaving.modest", {}, f"{name}-next")
+            following = self._final(f"{name}-next")
+            running = inspect(container)["State"]["Running"]
+        finally:
+            run("docker", "rm", "--force", container)
+        outcomes = [attempt["outcome"] for attempt in killed["attempts"]]
+        expect(outcomes == ["crashed"], f"its attempts ended as {outcomes}")
+        expect(running and following["state"] == "succeeded", f"worker runs: {running}, next job: {following['state']}")
+        return f"{killed['error']['message']}; its worker runs the next"
 
     def _zombies_in(self, container: str, name: str) -> int:
         for number in range(JOBS):

@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,16 @@ def test_a_child_ends_with_its_parent(read: bool) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_child_is_killed_before_its_parent_where_memory_runs_out() -> None:
+    """Linux adds its score to what the process takes, in thousandths of what there is."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-c", ROUND, str(theirs.fileno())]
+        child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    with ours:
+        assert select.select([ours], [], [], 60)[0], "it says that it is ready"
+        score = Path(f"/proc/{child.pid}/oom_score_adj").read_text(encoding="ascii")
+    child.wait(30)
+    assert int(score) == 1000

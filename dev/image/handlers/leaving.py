@@ -1,4 +1,4 @@
-"""Handlers whose child processes leave processes behind: who reaps them?"""
+"""Handlers whose child processes leave processes behind (who reaps them?), or take more memory than there is."""
 
 import subprocess
 from typing import Any
@@ -18,3 +18,16 @@ def behind(payload: dict[str, Any]) -> None:
 def timeout(payload: dict[str, Any]) -> None:
     """Is killed at its timeout."""
     subprocess.run(["sleep", "60"], check=True)
+
+
+@jobs.handler("leaving.greedy", isolate="process")
+def greedy(payload: dict[str, Any]) -> None:
+    """Take memory until there is none left."""
+    taken = []
+    while True:
+        taken.append(b"x" * 2**20)
+
+
+@jobs.handler("leaving.modest")
+async def modest(payload: dict[str, Any]) -> None:
+    """Take none."""
