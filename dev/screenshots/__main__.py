@@ -11,7 +11,7 @@ from dev.mongo import LocalMongo
 from dev.process import ServerError, wait_until
 from dev.rabbit import LocalRabbit
 from dev.runs import run_folder
-from dev.screenshots.camera import Camera, Shot, camera, exchange, queue
+from dev.screenshots.camera import Camera, Shot, camera, chromium, exchange, queue
 from dev.screenshots.features import signs
 from dev.screenshots.scene import LANES, Scene
 from dev.signals import ending_unwinds
@@ -48,6 +48,7 @@ def main() -> int:
     """Take all pictures; returns the exit code."""
     os.environ.setdefault("RABBITMQ", "4")
     try:
+        chromium()  # before the servers start, which takes a minute
         with ending_unwinds(), run_folder(DATA, log=print) as folder:
             cache = DATA / "cache"
             with (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ _FLAGS = [
 ]
 #: Milliseconds for a page to be drawn, and again after a click: it asks for its data and draws them in steps.
 _DRAWN = 2_500
+#: Seconds within which a list must have been filtered.
+_FILTERED = 120.0
 #: What stands above every page stays there when the page is scrolled, and would cover what is taken.
 _HEADER = """shown => {
     document.getElementById("header").style.cssText = shown ? "position: static" : "display: none";
@@ -105,11 +109,20 @@ class Camera:
         return {row.locator("a").first.inner_text(): row.locator("abbr[title*=': ']").all_inner_texts() for row in rows}
 
     def _filter(self, names: str) -> None:
-        self._page.check("#queues-filter-regex-mode")
-        self._page.fill("#queues-name", names)
-        self._page.press("#queues-name", "Enter")
-        self._page.wait_for_selector("#main h2:has-text('filtered down to')")
+        """List these queues alone. The page is drawn anew every few seconds, and forgets what was being typed then."""
+        deadline = time.monotonic() + _FILTERED
+        while not self._lists_only(names):
+            if time.monotonic() > deadline:
+                raise ServerError(f"the list of queues cannot be filtered to {names}")
+            self._page.check("#queues-filter-regex-mode")
+            self._page.fill("#queues-name", names)
+            self._page.press("#queues-name", "Enter")
+            self._page.wait_for_timeout(_DRAWN)
         self._page.wait_for_timeout(_DRAWN)
+
+    def _lists_only(self, names: str) -> bool:
+        listed = self._page.locator("#main table.list tbody a[href*='/queues/']").all_inner_texts()
+        return bool(listed) and all(re.search(names, name) for name in listed)
 
     def _open(self, heading: str) -> None:
         """Open a section, unless the UI remembers that it was opened before."""
@@ -132,16 +145,25 @@ class Camera:
         self._page.wait_for_timeout(_DRAWN)
 
 
-@contextmanager
-def camera(url: str, user: str, password: str, folder: Path) -> Iterator[Camera]:
-    """A browser with a profile of its own, logged in to the management UI at `url`."""
+def chromium() -> str:
+    """The browser of this machine.
+
+    Raises:
+        ServerError: it has none.
+    """
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         raise ServerError("there is no Chromium here: on Debian or Ubuntu, sudo apt-get install chromium")
+    return program
+
+
+@contextmanager
+def camera(url: str, user: str, password: str, folder: Path) -> Iterator[Camera]:
+    """A browser with a profile of its own, logged in to the management UI at `url`."""
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         context = playwright.chromium.launch_persistent_context(
             profile,
-            executable_path=program,
+            executable_path=chromium(),
             headless=True,
             args=_FLAGS,
             viewport={"width": WIDTH, "height": HEIGHT},
