@@ -30,7 +30,7 @@ up: install ## start servers and every service in the foreground, until Ctrl-C (
 test: install ## run the tests, on real servers
 	@$(BIN)/python -m dev.test $(ARGS)
 
-long: install ## run the tests that take long, which `make test` leaves out; some 4 minutes
+long: install ## run the tests that take long, which `make test` leaves out; some 8 minutes
 	@$(BIN)/python -m dev.test --long -m long $(ARGS)
 
 chaos: install ## publish 100,000 jobs while everything is killed, cut off and frozen; print the ledger

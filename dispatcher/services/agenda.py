@@ -53,6 +53,8 @@ BATCH = 1_000
 BATCHES = 2
 #: Pause between two looks for what is due, and for a database that is away, in seconds.
 TICK, AWAY_PAUSE = 0.5, 1.0
+#: Longest wait of a stop for what is being kept, in seconds.
+FINISH = 3.0
 
 
 class Agenda:
@@ -72,6 +74,8 @@ class Agenda:
         self._taken: list[Delivery] = []
         self._arrived = asyncio.Event()
         self._claiming = asyncio.Lock()
+        #: Held while messages are kept and acknowledged.
+        self._keeping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     def _new_consumer(self) -> Consumer:
@@ -97,7 +101,14 @@ class Agenda:
         self._tasks += [asyncio.create_task(self._release(), name="releases") for _ in range(BATCHES)]
 
     async def stop(self) -> None:
-        """Stop. What was taken and is not kept comes again; what is claimed is another scheduler's soon."""
+        """Stop, once what is being kept is acknowledged.
+
+        What else was taken comes again; what is claimed is another scheduler's soon.
+        """
+        await self._consumer.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH), self._keeping:
+                pass
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -135,17 +146,21 @@ class Agenda:
             await self._arrived.wait()
             self._arrived.clear()
             taken, self._taken = self._taken, []
-            works: list[tuple[WorkMessage, bytes]] = []
-            for delivery in taken:
-                try:
-                    works.append((WorkMessage.decode(delivery.body), delivery.body))
-                except ValidationError:
-                    await self._park(delivery)
-            if works:
-                await self._store.insert(works)
-            for delivery in taken:
-                self._consumer.done(delivery)
-            await self._consumer.flush()
+            async with self._keeping:
+                await self._keep_these(taken)
+
+    async def _keep_these(self, taken: Sequence[Delivery]) -> None:
+        works: list[tuple[WorkMessage, bytes]] = []
+        for delivery in taken:
+            try:
+                works.append((WorkMessage.decode(delivery.body), delivery.body))
+            except ValidationError:
+                await self._park(delivery)
+        if works:
+            await self._store.insert(works)
+        for delivery in taken:
+            self._consumer.done(delivery)
+        await self._consumer.flush()
 
     async def _park(self, delivery: Delivery) -> None:
         _logger.error("a message among the scheduled jobs is not ours")

@@ -106,10 +106,9 @@ async def test_a_poison_member_of_a_batch_harms_no_other(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kills", [3, 30])
-async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path, kills: int) -> None:
+async def test_a_worker_full_of_good_jobs_is_killed(tmp_path: Path) -> None:
     """Each time as soon as it runs some; no job is parked or spends an attempt, and all succeed at last."""
-    path = tmp_path / "executions"
+    path, kills = tmp_path / "executions", 30
     async with running(tmp_path) as (installation, fleet, key):
         await asyncio.to_thread(installation.publish_many, good(200, 200), key)
         for kill in range(kills):

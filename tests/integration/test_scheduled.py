@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -134,6 +135,21 @@ async def test_what_is_no_job_is_parked_and_dated(installed: Installation) -> No
     assert (body, headers["x-error"]) == (b"no job", "not a work message")
     assert before <= headers["x-at"] <= clock.now_ms()
     assert installed.depth(names.scheduled) == 0
+
+
+async def test_a_stop_finishes_what_is_being_kept(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is acknowledged: nothing is put away twice because a scheduler was stopped."""
+    insert = ScheduledStore.insert
+
+    async def slowly(store: ScheduledStore, works: Sequence[tuple[WorkMessage, bytes]]) -> None:
+        await insert(store, works)
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(ScheduledStore, "insert", slowly)
+    publish(installed, a_job("s-stopped", 900))
+    async with run_services(Scheduler(installed.settings)):
+        await eventually(lambda: kept(installed, "s-stopped"), "the job is kept")
+    assert installed.depth(installed.names.scheduled) == 0
 
 
 async def test_what_comes_again_after_its_release_is_not_released_again(installed: Installation) -> None:
