@@ -3,7 +3,8 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,17 +192,22 @@ class Installation:
         image, options = self._as("intake")
         return f"healthy {healthy(image, 'up', options=options)}"
 
-    def _left(self, init: str) -> str:
-        """Dead processes that nobody waited for, in a worker whose handlers leave some behind."""
+    @contextmanager
+    def _worker_of_ours(self, *options: str) -> Iterator[str]:
+        """A container with a worker of the handlers beside this module."""
         image, words = self._as("worker")
-        words += ["--volume", f"{HANDLERS}:/handlers:ro", *HARDENED]
-        if init == "none":
-            words += ["--entrypoint", "dispatcher"]
+        words += ["--volume", f"{HANDLERS}:/handlers:ro", *HARDENED, *options]
         container = docker("run", "--detach", *words, image, "worker", "leaving:jobs")
         try:
-            dead = self._zombies_in(container, f"{init}-{time.time_ns()}")
+            yield container
         finally:
             run("docker", "rm", "--force", container)
+
+    def _left(self, init: str) -> str:
+        """Dead processes that nobody waited for, in a worker whose handlers leave some behind."""
+        options = ("--entrypoint", "dispatcher") if init == "none" else ()
+        with self._worker_of_ours(*options) as container:
+            dead = self._zombies_in(container, f"{init}-{time.time_ns()}")
         if init == "none":
             expect(dead > 0, "no zombie without it either: the check above shows nothing")
         else:
@@ -210,18 +216,13 @@ class Installation:
 
     def _greedy(self) -> str:
         """Its process is killed, and not its worker: that goes on, and runs the next."""
-        image, words = self._as("worker")
-        words += ["--volume", f"{HANDLERS}:/handlers:ro", *HARDENED, "--memory", "256m", "--memory-swap", "256m"]
-        container = docker("run", "--detach", *words, image, "worker", "leaving:jobs")
         name = f"greedy-{time.time_ns()}"
-        try:
+        with self._worker_of_ours("--memory", "256m", "--memory-swap", "256m") as container:
             self._publish("leaving.greedy", {}, name)
             killed = self._final(name)
             self._publish("leaving.modest", {}, f"{name}-next")
             following = self._final(f"{name}-next")
             running = inspect(container)["State"]["Running"]
-        finally:
-            run("docker", "rm", "--force", container)
         outcomes = [attempt["outcome"] for attempt in killed["attempts"]]
         expect(outcomes == ["crashed"], f"its attempts ended as {outcomes}")
         expect(running and following["state"] == "succeeded", f"worker runs: {running}, next job: {following['state']}")

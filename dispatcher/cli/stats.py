@@ -44,7 +44,7 @@ def _table(title: str, groups: dict[str, Any], starts: dict[str, int], states: l
     if output.fits(wide, rows):
         output.table(None, wide, rows)
         return
-    told = [
+    told = [  # as Text: of other cells each is one line
         Text("\n".join(f"{number} {state}" for number, state in zip(count, states, strict=True) if number))
         for count in counts
     ]
